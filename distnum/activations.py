@@ -1,0 +1,239 @@
+"""Activations: their values, their exact changes, and where they are straight lines.
+
+Difference propagation asks three things of an activation ``f``:
+
+- ``value(a)``: ``f(a)``.
+- ``change(a, d)``: ``f(a + d) - f(a)``, formed without subtracting two nearly equal
+  numbers wherever ``f`` has an identity for it.
+- ``kink_distance(a)``: how far ``a`` can move either way while ``f`` stays the straight
+  line of slope ``slope(a)``. Within that distance a change passes through ``f`` exactly
+  in proportion. A smooth curve has distance 0, a straight line has distance infinity,
+  and a step function is a straight line of slope 0 between its jumps.
+
+All of them are elementwise and keep the dtype of ``a``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distnum.errors import InputError
+
+__all__ = ["ACTIVATIONS", "Activation", "get_activation"]
+
+Array = NDArray[np.floating]
+
+
+def _curved(a: Array) -> Array:
+    return np.zeros_like(a)
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An elementwise function, as difference propagation needs it.
+
+    Attributes:
+        name: what users call it.
+        value: ``f(a)``.
+        change: ``f(a + d) - f(a)``; ``a`` and ``d`` broadcast against each other.
+        slope: the slope of the straight line through ``a`` (any finite number where
+            ``kink_distance`` is zero).
+        kink_distance: how far from ``a`` that line goes, both ways; it is not reached.
+        monotone: whether ``f`` never falls; the largest change within a radius is then
+            at its ends.
+    """
+
+    name: str
+    value: Callable[[Array], Array]
+    change: Callable[[Array, Array], Array]
+    slope: Callable[[Array], Array] = _curved
+    kink_distance: Callable[[Array], Array] = _curved
+    monotone: bool = True
+
+    @property
+    def piecewise_linear(self) -> bool:
+        """Whether ``f`` has straight pieces at all."""
+        return self.kink_distance is not _curved
+
+    @classmethod
+    def from_function(cls, value: Callable[[Array], Array], name: str | None = None) -> Activation:
+        """An activation from any vectorised NumPy function; nothing is known about it."""
+
+        def change(a: Array, d: Array) -> Array:
+            return value(a + d) - value(a)
+
+        return cls(name or str(getattr(value, "__name__", "custom")), value, change, monotone=False)
+
+
+# --- straight pieces ---------------------------------------------------------------
+
+
+def _identity(a: Array) -> Array:
+    return a
+
+
+def _identity_change(a: Array, d: Array) -> Array:
+    return np.broadcast_to(d, np.broadcast_shapes(a.shape, d.shape)).copy()
+
+
+def _infinite(a: Array) -> Array:
+    return np.full_like(a, np.inf)
+
+
+def _relu(a: Array) -> Array:
+    return np.maximum(a, 0)
+
+
+def _relu_change(a: Array, d: Array) -> Array:
+    # Above zero the change is d, but no further down than -a; below it, a + d if positive.
+    return np.maximum(d + np.minimum(a, 0), -np.maximum(a, 0))
+
+
+def _is_positive(a: Array) -> Array:
+    return (a > 0).astype(a.dtype)
+
+
+def _step_change(a: Array, d: Array) -> Array:
+    return _is_positive(a + d) - _is_positive(a)
+
+
+def _sign_change(a: Array, d: Array) -> Array:
+    return np.sign(a + d) - np.sign(a)
+
+
+def _leaky_relu(alpha: float) -> Activation:
+    if not 0 <= alpha <= 1:
+        raise InputError(f"activation is 'leaky_relu:{alpha:g}'; its slope below zero must be between 0 and 1.")
+
+    def value(a: Array) -> Array:
+        return np.where(a > 0, a, a.dtype.type(alpha) * a)
+
+    def change(a: Array, d: Array) -> Array:
+        # f is the line of slope alpha plus a ReLU of slope 1 - alpha.
+        return a.dtype.type(alpha) * d + a.dtype.type(1 - alpha) * _relu_change(a, d)
+
+    def slope(a: Array) -> Array:
+        return np.where(a > 0, a.dtype.type(1), a.dtype.type(alpha))
+
+    return Activation(f"leaky_relu:{alpha:g}", value, change, slope, np.abs)
+
+
+def _quantize(n_levels: float) -> Activation:
+    if n_levels != int(n_levels) or not 2 <= n_levels <= 65536:
+        raise InputError(f"activation is 'quantize:{n_levels:g}'; its levels must be a whole number from 2 to 65536.")
+    top = int(n_levels) - 1
+
+    def level(a: Array) -> Array:
+        return np.clip(np.floor(a * top + a.dtype.type(0.5)), 0, top)
+
+    def value(a: Array) -> Array:
+        return level(a) / a.dtype.type(top)
+
+    def change(a: Array, d: Array) -> Array:
+        return (level(a + d) - level(a)) / a.dtype.type(top)
+
+    def kink_distance(a: Array) -> Array:
+        # The jumps are at (k + 1/2) / top for k = 0 ... top - 1.
+        nearest = np.clip(np.rint(a * top - a.dtype.type(0.5)), 0, top - 1)
+        return np.abs(a - (nearest + a.dtype.type(0.5)) / a.dtype.type(top))
+
+    return Activation(f"quantize:{int(n_levels)}", value, change, _curved, kink_distance)
+
+
+# --- smooth curves, whose small changes have identities -------------------------------
+
+
+def _smooth(name: str, value: Callable[[Array], Array], small_change: Callable[[Array, Array], Array]) -> Activation:
+    """An activation whose identity serves changes up to one; beyond, subtracting is exact enough."""
+
+    def change(a: Array, d: Array) -> Array:
+        large = np.abs(d) > 1
+        if not large.any():
+            return small_change(a, d)
+        return np.where(large, value(a + d) - value(a), small_change(a, np.where(large, d.dtype.type(0), d)))
+
+    return Activation(name, value, change)
+
+
+def _tanh_change(a: Array, d: Array) -> Array:
+    # tanh(a + d) - tanh(a) = t (1 - z²) / (1 + z t), where z = tanh(a), t = tanh(d); and
+    # 1 - z² = 1 / cosh²(a) does not cancel where z is near one.
+    t = np.tanh(d)
+    limit = a.dtype.type(0.45 * np.log(np.finfo(a.dtype).max))  # cosh² stays finite
+    return t / np.cosh(np.clip(a, -limit, limit)) ** 2 / (1 + np.tanh(a) * t)
+
+
+def _sigmoid(a: Array) -> Array:
+    e = np.exp(-np.abs(a))
+    return np.where(a >= 0, a.dtype.type(1), e) / (1 + e)
+
+
+def _sigmoid_change(a: Array, d: Array) -> Array:
+    # With s the sigmoid: s(a + d) - s(a) = s(a) s(-a) e / (1 + s(a) e), where e = expm1(d).
+    e = np.expm1(d)
+    s = _sigmoid(a)
+    return s * _sigmoid(-a) * e / (1 + s * e)
+
+
+def _softplus(a: Array) -> Array:
+    return np.maximum(a, 0) + np.log1p(np.exp(-np.abs(a)))
+
+
+def _softplus_change(a: Array, d: Array) -> Array:
+    # log(1 + e^(a + d)) - log(1 + e^a) = log1p(s(a) expm1(d)), with s the sigmoid.
+    return np.log1p(_sigmoid(a) * np.expm1(d))
+
+
+_PLAIN = {
+    activation.name: activation
+    for activation in (
+        Activation("relu", _relu, _relu_change, _is_positive, np.abs),
+        _smooth("tanh", np.tanh, _tanh_change),
+        _smooth("sigmoid", _sigmoid, _sigmoid_change),
+        _smooth("softplus", _softplus, _softplus_change),
+        Activation("identity", _identity, _identity_change, np.ones_like, _infinite),
+        Activation("step", _is_positive, _step_change, _curved, np.abs),
+        Activation("sign", np.sign, _sign_change, _curved, np.abs),
+    )
+}
+_FAMILIES: dict[str, tuple[Callable[[float], Activation], float]] = {
+    "leaky_relu": (_leaky_relu, 0.01),
+    "quantize": (_quantize, 4),
+}
+ACTIVATIONS = (
+    "relu",
+    "leaky_relu[:SLOPE]",
+    "tanh",
+    "sigmoid",
+    "softplus",
+    "identity",
+    "step",
+    "sign",
+    "quantize[:LEVELS]",
+)
+
+
+def get_activation(name: str | Activation) -> Activation:
+    """The activation of that name; ``leaky_relu:0.2`` and ``quantize:8`` take a number.
+
+    Raises:
+        InputError: no activation has that name, or its number is out of range.
+    """
+    if isinstance(name, Activation):
+        return name
+    if isinstance(name, str):
+        plain, _, number = name.partition(":")
+        if name in _PLAIN:
+            return _PLAIN[name]
+        if plain in _FAMILIES and (number or name == plain):
+            make, default = _FAMILIES[plain]
+            try:
+                parameter = float(number) if number else default
+            except ValueError:
+                raise InputError(f"activation is {name!r}; after the colon must stand a number.") from None
+            return make(parameter)
+    raise InputError(f"activation is {name!r}; it must be one of {', '.join(ACTIVATIONS)}.")

@@ -1,0 +1,317 @@
+"""One frozen, validated configuration of a run: the same fields for the command line, TOML and Python.
+
+Every field says here, once, what it may be and what it is for; options of the command
+line, the checks and their messages follow from that. Numerical modules never see it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from distnum.activations import get_activation
+from distnum.errors import InputError
+from distnum.losses import LOSSES
+from distnum.networks import INITS
+from distnum.optimizers import OPTIMIZERS, SCHEDULES
+from distnum.schemes import SCHEMES, default_h
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["Config", "Kind", "kind_of", "read_toml", "write_toml"]
+
+METHODS = ("propagate", "naive")
+DTYPES = ("float64", "float32")
+
+ARTICLE_H = 1e-4
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a field may be: ``convert`` gives the value, from text too, or raises."""
+
+    allowed: str
+    convert: Callable[[Any], Any]
+
+
+def _int(value: Any) -> int:
+    if isinstance(value, str):
+        return int(value)
+    if isinstance(value, (bool, np.bool_)) or int(value) != value:
+        raise ValueError
+    return int(value)
+
+
+def _float(value: Any) -> float:
+    if isinstance(value, (bool, np.bool_)):
+        raise ValueError
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
+def whole(at_least: int, at_most: int | None = None) -> Kind:
+    def convert(value: Any) -> int:
+        number = _int(value)
+        if number < at_least or (at_most is not None and number > at_most):
+            raise ValueError
+        return number
+
+    upper = f" and at most {at_most:,}" if at_most is not None else ""
+    return Kind(f"a whole number of at least {at_least}{upper}", convert)
+
+
+def real(above: float | None = None, at_least: float | None = None, at_most: float | None = None) -> Kind:
+    def convert(value: Any) -> float:
+        number = _float(value)
+        if above is not None and not number > above:
+            raise ValueError
+        if at_least is not None and not number >= at_least:
+            raise ValueError
+        if at_most is not None and not number <= at_most:
+            raise ValueError
+        return number
+
+    limits = [
+        f"above {above:g}" if above is not None else "",
+        f"of at least {at_least:g}" if at_least is not None else "",
+    ]
+    limits.append(f"and at most {at_most:g}" if at_most is not None else "")
+    return Kind(" ".join(["a finite number", *[limit for limit in limits if limit]]), convert)
+
+
+def choice(*names: str) -> Kind:
+    def convert(value: Any) -> str:
+        if value not in names:
+            raise ValueError
+        return str(value)
+
+    return Kind(f"one of {', '.join(names)}", convert)
+
+
+def either(word: str, kind: Kind) -> Kind:
+    return Kind(f"'{word}' or {kind.allowed}", lambda value: word if value == word else kind.convert(value))
+
+
+def optional(kind: Kind) -> Kind:
+    return Kind(kind.allowed, lambda value: None if value is None else kind.convert(value))
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, (str, Path)) or not str(value):
+        raise ValueError
+    return str(value)
+
+
+def _sizes(value: Any) -> tuple[int, ...]:
+    if isinstance(value, str):
+        value = () if value.strip() in ("", "none") else value.split(",")
+    elif isinstance(value, (int, np.integer)):
+        value = (value,)
+    convert = whole(1, 1_000_000).convert
+    return tuple(convert(size) for size in value)
+
+
+def _activation(value: Any) -> str:
+    return get_activation(value).name
+
+
+_TEXT = Kind("a text that is not empty", _text)
+_SIZES = Kind("whole numbers of at least 1, separated by commas, or 'none'", _sizes)
+_ACTIVATION = Kind("the name of an activation", _activation)
+
+
+def _field(kind: Kind, help: str, default: Any, metavar: str | None = None, group: str = "") -> Any:
+    return field(default=default, metadata={"kind": kind, "help": help, "metavar": metavar, "group": group})
+
+
+NETWORK, GRADIENT, TRAINING, KEEPING, MACHINE = (
+    "the network and its data",
+    "the gradient",
+    "the training",
+    "what is kept",
+    "where it runs (never changes the result)",
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides a run, and where it runs.
+
+    The fields are those of ``distnum train --help``. Values are checked and converted when
+    the configuration is made.
+
+    Raises:
+        InputError: a value is not allowed; the message names the value, the field and what is.
+
+    >>> Config(hidden="256,256").hidden
+    (256, 256)
+    """
+
+    data: str = _field(
+        _TEXT, "mnist-10k, a folder of the four IDX files, or an .npz file", "mnist-10k", "DATA", NETWORK
+    )
+    hidden: tuple[int, ...] = _field(
+        _SIZES, "units of the hidden layers: 50, or 256,256, or none", (50,), "N,N", NETWORK
+    )
+    activation: str = _field(
+        _ACTIVATION,
+        "relu, leaky_relu[:SLOPE], tanh, sigmoid, softplus, identity, step, sign, or quantize[:LEVELS]",
+        "relu",
+        "NAME",
+        NETWORK,
+    )
+    loss: str = _field(choice(*LOSSES), "loss of the network", "cross_entropy", None, NETWORK)
+    init: str = _field(choice(*INITS), "how the weights begin", "he", None, NETWORK)
+    init_std: float | None = _field(
+        optional(real(above=0)),
+        "one standard deviation for all weights instead, as in the article (0.01)",
+        None,
+        "STD",
+        NETWORK,
+    )
+    dtype: str = _field(choice(*DTYPES), "of the parameters and all arithmetic", "float64", None, NETWORK)
+
+    method: str = _field(
+        choice(*METHODS),
+        "propagate follows each parameter's change through the network; naive runs whole forward passes for each, "
+        "as the article does",
+        "propagate",
+        None,
+        GRADIENT,
+    )
+    scheme: str = _field(choice(*SCHEMES), "finite-difference scheme", "central", None, GRADIENT)
+    h: float | Literal["auto"] = _field(
+        either("auto", real(above=0)),
+        "step of the differences, or auto to choose by scheme and dtype",
+        ARTICLE_H,
+        "H",
+        GRADIENT,
+    )
+
+    steps: int = _field(whole(1), "steps of SGD", 1000, "N", TRAINING)
+    batch_size: int = _field(whole(1), "examples in a batch", 100, "N", TRAINING)
+    learning_rate: float = _field(real(above=0), "learning rate", 0.1, "RATE", TRAINING)
+    optimizer: str = _field(choice(*OPTIMIZERS), "update rule", "sgd", None, TRAINING)
+    momentum: float = _field(real(at_least=0, at_most=1), "of momentum and nesterov", 0.9, "M", TRAINING)
+    schedule: str = _field(choice(*SCHEDULES), "how the learning rate changes", "constant", None, TRAINING)
+    schedule_every: int = _field(whole(1), "steps after which schedule 'step' lowers the rate", 300, "N", TRAINING)
+    schedule_factor: float = _field(real(above=0), "what schedule 'step' multiplies the rate by", 0.1, "F", TRAINING)
+    weight_decay: float = _field(real(at_least=0), "decoupled weight decay", 0.0, "W", TRAINING)
+    clip_norm: float | None = _field(
+        optional(real(above=0)), "shorten longer gradients to this norm", None, "NORM", TRAINING
+    )
+    seed: int = _field(whole(0, 2**63 - 1), "of the initial weights and the batches", 0, "N", TRAINING)
+
+    evaluate_every: int = _field(whole(1), "steps between evaluations on the test examples", 100, "N", KEEPING)
+    checkpoint_every: int = _field(whole(1), "steps between checkpoints", 100, "N", KEEPING)
+    keep_checkpoints: int = _field(whole(1), "how many checkpoints to keep", 3, "N", KEEPING)
+
+    workers: int | Literal["auto"] = _field(
+        either("auto", whole(0, 100_000)),
+        "Ray workers; auto for what suits the machine, 0 for this process without Ray",
+        "auto",
+        "N",
+        MACHINE,
+    )
+    threads_per_worker: int | Literal["auto"] = _field(
+        either("auto", whole(1, 10_000)), "threads of each worker", "auto", "N", MACHINE
+    )
+    address: str | None = _field(
+        optional(_TEXT),
+        "a Ray cluster that runs already (HOST:PORT or auto); by default one is started here",
+        None,
+        "ADDRESS",
+        MACHINE,
+    )
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            kind: Kind = item.metadata["kind"]
+            try:
+                converted = kind.convert(value)
+            except InputError:
+                raise
+            except (TypeError, ValueError, OverflowError):
+                raise InputError(f"{item.name} is {_shown(value)}; it must be {kind.allowed}.") from None
+            object.__setattr__(self, item.name, converted)
+
+    @property
+    def step_size(self) -> float:
+        """``h`` as a number."""
+        if self.h == "auto":
+            return default_h(SCHEMES[self.scheme], self.dtype)
+        return float(self.h)
+
+    def with_changes(self, changes: Mapping[str, Any], source: str = "") -> Config:
+        """This configuration with some fields changed.
+
+        Raises:
+            InputError: there is no such field, or a value is not allowed.
+        """
+        names = [item.name for item in fields(self)]
+        for name in changes:
+            if name not in names:
+                close = difflib.get_close_matches(name, names, n=1)
+                hint = f"; did you mean {close[0]!r}?" if close else f"; the fields are {', '.join(names)}."
+                raise InputError(f"{source}{name!r} is not a field of a configuration{hint}")
+        try:
+            return replace(self, **changes)
+        except InputError as error:
+            raise InputError(f"{source}{error}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain numbers, texts and lists; those that are None are left out."""
+        pairs = ((item.name, getattr(self, item.name)) for item in fields(self))
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in pairs if v is not None}
+
+    def deciding(self) -> dict[str, Any]:
+        """The fields that decide the bits of the parameters after a given step."""
+        free = {"workers", "threads_per_worker", "address", "evaluate_every", "checkpoint_every", "keep_checkpoints"}
+        return {name: value for name, value in self.to_dict().items() if name not in free}
+
+
+def kind_of(name: str) -> Kind:
+    """What the field of that name may be."""
+    return next(item.metadata["kind"] for item in fields(Config) if item.name == name)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The fields in a TOML file.
+
+    Raises:
+        InputError: there is no such file, or it is not TOML.
+    """
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        raise InputError(f"config is {str(path)!r}, which is not found; it must be a TOML file.") from None
+    except OSError as error:
+        raise InputError(f"config is {str(path)!r}, which cannot be read: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"config is {str(path)!r}, which is not valid TOML: {error}") from None
+
+
+def write_toml(values: Mapping[str, Any]) -> str:
+    """The text of a TOML file with these fields."""
+    import tomli_w
+
+    return tomli_w.dumps(dict(values))

@@ -1,0 +1,173 @@
+"""A trained network as a file, and images as its input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distnum.data import Dataset, as_inputs
+from distnum.errors import InputError
+from distnum.metrics import Evaluation, evaluate
+from distnum.networks import Network
+from distnum.runs import RunFolder
+
+__all__ = ["Model", "load_model", "read_images"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network with its parameters, and how its examples looked.
+
+    Attributes:
+        network, params: the network and its flat parameters.
+        example_shape: of one example as it came: ``(28, 28)``.
+        pixels: whether examples were bytes, scaled to 0 ... 1.
+        data: the name of the data set it was trained on.
+    """
+
+    network: Network
+    params: NDArray[np.floating]
+    example_shape: tuple[int, ...]
+    pixels: bool
+    data: str
+
+    def probabilities(self, x: NDArray[np.generic]) -> NDArray[np.floating]:
+        """Softmax of the outputs, shape ``(n, n_outputs)``."""
+        outputs = self.network.outputs(self.params, as_inputs(x, self.params.dtype))
+        e = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+        return np.asarray(e / e.sum(axis=1, keepdims=True))
+
+    def evaluate(self, dataset: Dataset) -> Evaluation:
+        """The network on the test examples of a data set.
+
+        Raises:
+            InputError: the data set does not fit the network.
+        """
+        if dataset.n_inputs != self.network.n_inputs:
+            raise InputError(
+                f"data {dataset.name} has {dataset.n_inputs} inputs an example; the model takes {self.network.n_inputs}."
+            )
+        if dataset.has_labels and int(dataset.y_test.max()) >= self.network.n_outputs:
+            raise InputError(
+                f"data {dataset.name} has the label {int(dataset.y_test.max())}; this model knows labels below "
+                f"{self.network.n_outputs}."
+            )
+        if not dataset.has_labels and dataset.n_outputs != self.network.n_outputs:
+            raise InputError(
+                f"data {dataset.name} has {dataset.n_outputs} targets an example; this model gives "
+                f"{self.network.n_outputs}."
+            )
+        return evaluate(self.network, self.params, dataset.x_test, dataset.y_test)
+
+
+def load_model(run: RunFolder) -> Model:
+    """The trained network of a run.
+
+    Raises:
+        InputError: the run has none yet, or its file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = run.model_file
+    if not path.is_file():
+        raise InputError(f"run {str(run.path)!r} has no trained model yet; finish it with: distnum resume {run.path}")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            about: dict[str, str] = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        if about.get("format") != "distnum-model-1":
+            raise InputError(f"{path} is not a network of distnum; a run of a Python function has no model to apply.")
+        network = Network(
+            [int(size) for size in about["sizes"].split(",")], activation=about["activation"], loss=about["loss"]
+        )
+        return Model(
+            network,
+            network.pack(tensors),
+            tuple(int(n) for n in about["example_shape"].split(",")),
+            about["pixels"] == "true",
+            about["data"],
+        )
+    except InputError:
+        raise
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from None
+
+
+def read_images(path: Path, model: Model, invert: bool = False) -> tuple[NDArray[np.generic], list[str]]:
+    """Examples from an image file or a ``.npy`` array, as the model's data set would hold them.
+
+    An image is taken as shades of grey and scaled to the model's size. An array has one
+    example or a row for each; bytes are pixels.
+
+    Args:
+        path: PNG or any other image that Pillow reads, or ``.npy``.
+        model: what the examples are for.
+        invert: turn dark on light into light on dark.
+
+    Returns:
+        the examples, one a row, and remarks for the user.
+
+    Raises:
+        InputError: the file cannot be read, or does not fit.
+    """
+    if not path.is_file():
+        raise InputError(f"file is {str(path)!r}, which is {'not a file' if path.exists() else 'not found'}.")
+    remarks: list[str] = []
+    x = _read_npy(path, model) if path.suffix.lower() == ".npy" else _read_picture(path, model, remarks)
+    if invert:
+        x = 255 - x if x.dtype == np.uint8 else x.dtype.type(1) - x
+    elif x.dtype == np.uint8 and path.suffix.lower() != ".npy" and _edge_brightness(x) > 127:
+        remarks.append("the picture is dark on light; digits are light on dark, so --invert may be needed")
+    return x, remarks
+
+
+def _read_npy(path: Path, model: Model) -> NDArray[np.generic]:
+    try:
+        x = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, MemoryError) as error:
+        raise InputError(f"{path} cannot be read as an array: {str(error).splitlines()[0]}") from None
+    if not isinstance(x, np.ndarray) or x.dtype.kind not in "uif":
+        raise InputError(f"{path} must hold one array of real numbers.")
+    if not np.isfinite(x).all():
+        raise InputError(f"{path} holds a number that is not finite; all must be finite.")
+    if x.shape in (model.example_shape, (model.network.n_inputs,)):
+        x = x[None]
+    if x.ndim < 2 or x.size == 0 or int(np.prod(x.shape[1:])) != model.network.n_inputs:
+        raise InputError(
+            f"{path} has shape {x.shape}; it must be {model.example_shape} or (n, {model.network.n_inputs})."
+        )
+    return x.reshape(len(x), -1)
+
+
+def _read_picture(path: Path, model: Model, remarks: list[str]) -> NDArray[np.generic]:
+    from PIL import Image, UnidentifiedImageError
+
+    if len(model.example_shape) != 2:
+        raise InputError(
+            f"{path} is a picture, but this model takes examples of shape {model.example_shape}; use .npy."
+        )
+    height, width = model.example_shape
+    try:
+        with Image.open(path) as opened:
+            picture: Any = opened.convert("L")
+            if picture.size != (width, height):
+                remarks.append(f"scaled from {picture.size[0]}x{picture.size[1]} to {width}x{height}")
+                picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+            pixels = np.asarray(picture, dtype=np.uint8)
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
+        raise InputError(f"{path} cannot be read as a picture: {str(error).splitlines()[0]}") from None
+    x = pixels.reshape(1, -1)
+    return x if model.pixels else (x / 255).astype(model.params.dtype)
+
+
+def _edge_brightness(x: NDArray[np.generic]) -> float:
+    side = round(x.shape[1] ** 0.5)
+    if side * side != x.shape[1]:
+        return 0.0
+    picture = x[0].reshape(side, side)
+    edge = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
+    return float(np.median(edge.astype(np.float64)))

@@ -1,0 +1,253 @@
+"""What can be differenced: a small protocol, and any Python callable behind it.
+
+An objective knows its parameters' tiles and what they cost. At one point, that is some
+parameters and a batch, it gives the loss and the gradient's slice for any set of tiles.
+Networks are differenced faster by ``propagation.py``; what has no structure to use is
+differenced here, by evaluating the loss at every point of the stencil.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distnum.errors import InputError, TrainingError
+from distnum.plan import Shard, Tiles, even_tiles
+from distnum.schemes import default_h, get_scheme, representable_h
+
+__all__ = ["BlackBox", "Layout", "LossFunction", "Objective", "Point"]
+
+Array = NDArray[np.floating]
+Params: TypeAlias = "Array | Mapping[str, Array]"
+LossFunction = Callable[[Any, Any], float]
+
+# Tiles that a black box is cut into at most. Each evaluation is a call of the user's
+# function, so a tile costs nothing extra; many tiles keep many workers evenly busy.
+_MOST_TILES = 4096
+
+
+class Point(Protocol):
+    """An objective at some parameters and a batch."""
+
+    @property
+    def loss(self) -> float:
+        """The loss at the point itself."""
+        ...
+
+    @property
+    def costs(self) -> NDArray[np.float64]:
+        """What each tile costs beside the others, shape ``(n_tiles,)``."""
+        ...
+
+    def grad_slice(self, shard: Shard) -> Array:
+        """The numerical gradient at the indices of a shard, its tiles one after the other."""
+        ...
+
+
+class Objective(Protocol):
+    """A loss to be differenced: which parameters, in which tiles, at what cost."""
+
+    @property
+    def n_params(self) -> int: ...
+
+    @property
+    def n_evaluations(self) -> int:
+        """Losses evaluated for one gradient."""
+        ...
+
+    @property
+    def tiles(self) -> Tiles:
+        """Boundaries of the tiles in the flat array, shape ``(n_tiles + 1,)``."""
+        ...
+
+    @property
+    def thread_safe(self) -> bool:
+        """Whether one process may compute several shards at once, on threads."""
+        ...
+
+    def at(self, params: Array, batch: Any) -> Point:
+        """The objective at ``params``, shape ``(n_params,)``, and a batch."""
+        ...
+
+    def param_name(self, index: int) -> str: ...
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a flat array of parameters is shown to the user's loss: as it is, or as a dict of arrays.
+
+    Attributes:
+        names: of the arrays; empty if the loss takes the flat array itself.
+        shapes: of the arrays (of the one array, if there are no names).
+    """
+
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, params: Params) -> tuple[Layout, Array]:
+        """The layout of ``params`` and a flat copy of them, shape ``(n_params,)``.
+
+        Raises:
+            InputError: they are not float32 or float64, not all of one dtype, not finite, or none.
+        """
+        if isinstance(params, Mapping):
+            layout = cls(tuple(params), tuple(np.shape(array) for array in params.values()))
+            arrays = {str(name): np.asarray(array) for name, array in params.items()}
+        else:
+            array = np.asarray(params)
+            layout, arrays = cls((), (array.shape,)), {"params": array}
+        dtypes = {array.dtype for array in arrays.values()}
+        for name, array in arrays.items():
+            if array.dtype not in (np.float32, np.float64):
+                raise InputError(f"{name} has dtype {array.dtype}; parameters must be float32 or float64.")
+            if not np.isfinite(array).all():
+                raise InputError(f"{name} holds a number that is not finite; all parameters must be.")
+        if len(dtypes) > 1:
+            found = ", ".join(sorted(str(dtype) for dtype in dtypes))
+            raise InputError(f"params mix the dtypes {found}; all arrays must have the same.")
+        if sum(array.size for array in arrays.values()) == 0:
+            raise InputError("params is empty; there must be at least one parameter.")
+        return layout, np.concatenate([array.ravel() for array in arrays.values()])
+
+    def view(self, flat: Array) -> Any:
+        """Views of a flat array in this layout."""
+        if not self.names:
+            return flat.reshape(self.shapes[0])
+        views: dict[str, Array] = {}
+        start = 0
+        for name, shape in zip(self.names, self.shapes, strict=True):
+            size = int(np.prod(shape))
+            views[name] = flat[start : start + size].reshape(shape)
+            start += size
+        return views
+
+    def param_name(self, index: int) -> str:
+        """The name of a flat index: ``weights[3, 17]``, or ``params[5]``."""
+        start = 0
+        for name, shape in zip(self.names or ("params",), self.shapes, strict=True):
+            size = int(np.prod(shape))
+            if start <= index < start + size:
+                position = np.unravel_index(index - start, shape)
+                return name + (f"[{', '.join(str(int(i)) for i in position)}]" if shape else "")
+            start += size
+        raise IndexError(f"parameter index {index} is outside {start} parameters")
+
+
+class BlackBox:
+    """Any callable ``loss(params, batch) -> float``, differenced by evaluating it.
+
+    Args:
+        loss: gets the parameters in their layout and a batch; it must not keep or change
+            them, and must give the same number for the same arguments.
+        layout: how the loss wants its parameters.
+        n_params: how many there are.
+        scheme: name of the finite-difference scheme.
+        h: the step of every parameter; None takes for each parameter ``x`` the scheme's
+            own, ``default_h * max(1, |x|)``.
+        param_name: names a parameter in error messages; from the layout by default.
+    """
+
+    thread_safe = False
+
+    def __init__(
+        self,
+        loss: LossFunction,
+        layout: Layout,
+        n_params: int,
+        scheme: str = "central",
+        h: float | None = None,
+        param_name: Callable[[int], str] | None = None,
+    ) -> None:
+        self.loss = loss
+        self.layout = layout
+        self.n_params = n_params
+        self.scheme = get_scheme(scheme)
+        self.h = h
+        self.param_name = param_name or layout.param_name
+
+    @property
+    def n_evaluations(self) -> int:
+        return self.n_params * len(self.scheme.offsets) + 1
+
+    @cached_property
+    def tiles(self) -> Tiles:
+        return even_tiles(self.n_params, _MOST_TILES)
+
+    def at(self, params: Array, batch: Any) -> BlackBoxPoint:
+        return BlackBoxPoint(self, params, batch)
+
+
+class BlackBoxPoint:
+    """A black box at some parameters and a batch. Moves ``params`` in place and puts them back."""
+
+    def __init__(self, objective: BlackBox, params: Array, batch: Any) -> None:
+        self._objective = objective
+        self._params = params
+        self._view = objective.layout.view(params)
+        self._batch = batch
+
+    def _evaluate(self, where: str) -> np.floating | float:
+        value = self._objective.loss(self._view, self._batch)
+        if not isinstance(value, np.floating):
+            try:
+                value = float(value)
+            except (TypeError, ValueError):
+                raise InputError(
+                    f"the loss returned {type(value).__name__} {value!r:.60}; it must return one number."
+                ) from None
+        if not np.isfinite(value):
+            raise TrainingError(f"The loss is {value} {where}.")
+        return value
+
+    @cached_property
+    def _base(self) -> np.floating | float:
+        return self._evaluate("at the parameters themselves, before any is moved")
+
+    @property
+    def loss(self) -> float:
+        return float(self._base)
+
+    @property
+    def costs(self) -> NDArray[np.float64]:
+        return np.diff(self._objective.tiles).astype(np.float64)
+
+    def grad_slice(self, shard: Shard) -> Array:
+        objective, tiles = self._objective, self._objective.tiles
+        ranges = zip(tiles[shard].tolist(), tiles[shard + 1].tolist(), strict=True)
+        indices = [index for start, stop in ranges for index in range(start, stop)]
+        return np.array([self._partial_derivative(index, objective) for index in indices], self._params.dtype)
+
+    def _partial_derivative(self, index: int, objective: BlackBox) -> Any:
+        scheme, params = objective.scheme, self._params
+        x = params[index]
+        wished = objective.h
+        if wished is None:
+            wished = default_h(scheme, params.dtype) * max(1.0, abs(float(x)))
+        step = representable_h(params[index : index + 1], wished, scheme)[0]
+        if step == 0:
+            raise InputError(
+                f"h is {wished:g}, which vanishes beside parameter {objective.param_name(index)} = {x:g} "
+                f"in {params.dtype}; choose a larger h or h=None."
+            )
+        values = []
+        try:
+            for offset in scheme.offsets:
+                params[index] = x + offset * step
+                values.append(
+                    self._evaluate(
+                        f"where parameter {objective.param_name(index)} (index {index}) is moved "
+                        f"by {offset:+d} times h = {step:g}"
+                    )
+                )
+        finally:
+            params[index] = x
+        changes = np.array(values)
+        if scheme.uses_base:
+            changes = changes - self._base
+        return scheme.combine(changes, step)

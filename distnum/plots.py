@@ -1,0 +1,102 @@
+"""Pictures of a run: how the loss fell, and what the first layer has learned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distnum.errors import InputError
+from distnum.models import Model
+
+__all__ = ["plot_curves", "plot_weights"]
+
+# Colours that differ in lightness too, for print and colour-blind eyes (Okabe and Ito 2008).
+_BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#BBBBBB"
+
+
+def _figure(width: float, height: float) -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise InputError("plotting needs matplotlib; install it with: pip install 'distnum[plots]'") from None
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def plot_curves(rows: Sequence[dict[str, Any]], path: Path, title: str = "") -> None:
+    """Draw the loss of every step, its running mean, and the test accuracy, into a file.
+
+    Raises:
+        InputError: there are no rows, or the file cannot be written.
+    """
+    if not rows:
+        raise InputError("the run has no steps to plot yet.")
+    figure = _figure(7.5, 4.2)
+    axes = figure.subplots()
+    number = np.array([row["step"] for row in rows])
+    loss = np.array([row["loss"] for row in rows], dtype=np.float64)
+    axes.plot(number, loss, color=_GREY, linewidth=0.8, label="loss of each batch")
+    window = max(1, min(50, len(loss) // 10))
+    mean = np.convolve(loss, np.full(window, 1 / window), mode="valid")
+    axes.plot(number[window - 1 :], mean, color=_BLUE, linewidth=2, label=f"its mean over {window} steps")
+    axes.set(xlabel="step", ylabel="loss", title=title)
+    axes.set_ylim(bottom=0)
+    axes.margins(x=0.01)
+    tested = [row for row in rows if "test_accuracy" in row]
+    if tested:
+        right = axes.twinx()
+        accuracy = [row["test_accuracy"] for row in tested]
+        right.plot([row["step"] for row in tested], accuracy, "o-", color=_ORANGE, markersize=4, label="test accuracy")
+        right.set_ylim(0, 1)
+        right.set_ylabel("test accuracy", color=_ORANGE)
+        right.annotate(
+            f"{accuracy[-1]:.4f}",
+            (tested[-1]["step"], accuracy[-1]),
+            (-4, -14),
+            textcoords="offset points",
+            ha="right",
+            color=_ORANGE,
+        )
+        handles = [*axes.get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]]
+        axes.legend(handles=handles, loc="center right", frameon=False)
+    else:
+        axes.legend(frameon=False)
+    for spine in ("top",):
+        axes.spines[spine].set_visible(False)
+    _save(figure, path)
+
+
+def plot_weights(model: Model, path: Path, most_units: int = 50) -> None:
+    """Draw the weights into each hidden unit as a picture of the input's shape, into a file.
+
+    Raises:
+        InputError: examples of this model are no pictures, or the file cannot be written.
+    """
+    if len(model.example_shape) != 2:
+        raise InputError(f"weights can be drawn for pictures only; examples have shape {model.example_shape}.")
+    weights = model.network.unpack(model.params)["W1"][:, :most_units]
+    n_units = weights.shape[1]
+    n_columns = min(10, n_units)
+    n_rows = -(-n_units // n_columns)
+    figure = _figure(0.75 * n_columns + 0.8, 0.75 * n_rows + 0.3)
+    grid = figure.subplots(n_rows, n_columns, squeeze=False)
+    largest = float(np.quantile(np.abs(weights), 0.999)) or 1.0
+    image = None
+    for number, axes in enumerate(grid.ravel()):
+        axes.axis("off")
+        if number < n_units:
+            picture = weights[:, number].reshape(model.example_shape)
+            image = axes.imshow(picture, cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest")
+    figure.colorbar(image, ax=grid, shrink=0.8, label="weight")
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
+    try:
+        figure.savefig(path, dpi=150)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from None
+    except ValueError as error:
+        raise InputError(f"{path} cannot be drawn: {error}") from None

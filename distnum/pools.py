@@ -1,0 +1,363 @@
+"""Where slices of the gradient are computed: in this process, or by Ray actors.
+
+A pool is made for one objective and one source of batches. For each step it gets the
+parameters and a shard of tiles for each worker, and gives back the slices. Both pools run
+the same ``Worker``, so they give the same bits. This is the only module that imports ray.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from time import perf_counter
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distnum.errors import InputError, TrainingError
+from distnum.objectives import Objective
+from distnum.plan import Shard, assemble, make_shards, shard_size
+
+__all__ = ["GradSlice", "Pool", "RayPool", "SerialPool", "Worker", "single_threaded_blas"]
+
+Array = NDArray[np.floating]
+BatchAt = Callable[[int], Any]
+
+# A worker that dies is replaced; one that keeps dying has a reason that will not go away.
+_MOST_REPLACEMENTS_A_STEP = 3
+_WORKER_START_TIMEOUT_S = 120.0
+
+# Of the object store of a session started here: data sets and, with many workers, parameters.
+_STORE_BYTES = 512 * 2**20
+# Arguments and results up to this size travel inside the calls of such a session.
+_INLINE_BYTES = 2_000_000
+_MOST_INLINE_WORKERS = 4
+
+
+@dataclass(frozen=True)
+class GradSlice:
+    """One worker's part of a step.
+
+    Attributes:
+        values: the gradient at the indices of the shard, its tiles one after the other.
+        loss: the loss at the point itself; None where it was not asked for.
+        compute_s: seconds that the worker computed.
+    """
+
+    values: Array
+    loss: float | None
+    compute_s: float
+
+
+class Worker:
+    """Computes slices of the gradient of one objective.
+
+    Args:
+        objective: what to difference.
+        batch_at: gives the batch of a step.
+        n_threads: tiles are shared among so many threads; bits do not depend on it.
+    """
+
+    def __init__(self, objective: Objective, batch_at: BatchAt, n_threads: int = 1) -> None:
+        self._objective = objective
+        self._batch_at = batch_at
+        self._n_threads = n_threads
+        self._threads = ThreadPoolExecutor(n_threads) if n_threads > 1 else None
+
+    def grad_slice(self, step: int, params: Array, shard: Shard, with_loss: bool) -> GradSlice:
+        """The slice of a shard at a step's batch."""
+        started = perf_counter()
+        if not params.flags.writeable and not self._objective.thread_safe:
+            params = params.copy()  # a black box is differenced in place
+        point = self._objective.at(params, self._batch_at(step))
+        if self._threads is None or len(shard) < self._n_threads:
+            values = point.grad_slice(shard)
+        else:
+            values = self._on_threads(point, params.dtype, shard)
+        return GradSlice(values, point.loss if with_loss else None, perf_counter() - started)
+
+    def _on_threads(self, point: Any, dtype: np.dtype, shard: Shard) -> Array:
+        tiles = self._objective.tiles
+        sizes = (tiles[shard + 1] - tiles[shard]).astype(np.int64)
+        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+        parts = make_shards(point.costs[shard], self._n_threads)
+        assert self._threads is not None
+        values = np.empty(int(starts[-1]), dtype)
+        for part, found in zip(
+            parts, self._threads.map(lambda part: point.grad_slice(shard[part]), parts), strict=True
+        ):
+            assemble(values, starts, part, found)
+        return values
+
+    def close(self) -> None:
+        if self._threads is not None:
+            self._threads.shutdown()
+
+
+class Pool(Protocol):
+    """Where slices are computed."""
+
+    @property
+    def n_workers(self) -> int:
+        """How many shards a step should have."""
+        ...
+
+    @property
+    def n_threads(self) -> int:
+        """Threads of each worker."""
+        ...
+
+    def grad_slices(self, step: int, params: Array, shards: Sequence[Shard]) -> list[GradSlice]:
+        """The slices of the shards at a step's batch, in the order of the shards; the first has the loss."""
+        ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Pool: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class _Closing:
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class SerialPool(_Closing):
+    """Computes every slice in this process; pickles nothing and starts nothing."""
+
+    def __init__(self, objective: Objective, batch_at: BatchAt, n_threads: int = 1) -> None:
+        self._worker = Worker(objective, batch_at, n_threads)
+        self.n_workers = 1
+        self.n_threads = n_threads
+
+    def grad_slices(self, step: int, params: Array, shards: Sequence[Shard]) -> list[GradSlice]:
+        with single_threaded_blas():
+            return [self._worker.grad_slice(step, params, shard, number == 0) for number, shard in enumerate(shards)]
+
+    def close(self) -> None:
+        self._worker.close()
+
+
+class RayPool(_Closing):
+    """Computes each shard in a Ray actor of its own.
+
+    Args:
+        objective, batch_at: sent once to each node, not with every step.
+        n_workers: actors, or a function that chooses from the cluster's CPUs and nodes.
+        n_threads: of each; an actor asks Ray for as many CPUs.
+        address: of a Ray cluster that runs already; None starts one on this machine, which
+            ends with the pool. A session that this process has already begun is used as it is.
+
+    Raises:
+        InputError: the cluster cannot be reached or has too few CPUs.
+        TrainingError: the workers do not start.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        batch_at: BatchAt,
+        n_workers: int | Callable[[int, int], int],
+        n_threads: int = 1,
+        address: str | None = None,
+    ) -> None:
+        self.n_threads = n_threads
+        self._tiles = objective.tiles
+        self._session = contextlib.ExitStack()
+        try:
+            n_cpus = n_threads * (1 if callable(n_workers) else n_workers)
+            ray, self._own = self._session.enter_context(_ray_session(address, n_cpus))
+            self._ray = ray
+            available = int(ray.cluster_resources().get("CPU", 0))
+            if callable(n_workers):
+                n_workers = n_workers(available, sum(1 for node in ray.nodes() if node["Alive"]))
+            if n_workers * n_threads > available:
+                raise InputError(
+                    f"workers is {n_workers} and threads_per_worker is {n_threads}, but the Ray cluster has "
+                    f"{available:g} CPUs; their product must not be more."
+                )
+            self.n_workers = n_workers
+            self._actor_class = ray.remote(_actor_class())
+            self._setup = ray.put((objective, batch_at))
+            self._actors = [self._start() for _ in range(n_workers)]
+            self._wait_until_ready()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self) -> Any:
+        options = {"num_cpus": self.n_threads, "max_restarts": 0, "max_task_retries": 0}
+        return self._actor_class.options(**options).remote(self._setup, self.n_threads)
+
+    def _wait_until_ready(self) -> None:
+        ray = self._ray
+        try:
+            ray.get([actor.ready.remote() for actor in self._actors], timeout=_WORKER_START_TIMEOUT_S)
+        except ray.exceptions.GetTimeoutError:
+            raise TrainingError(
+                f"{self.n_workers} workers did not all start within {_WORKER_START_TIMEOUT_S:g} s; "
+                "is the Ray cluster busy with other work?"
+            ) from None
+        except ray.exceptions.RayTaskError as error:
+            raise _cause(error) from error
+        except ray.exceptions.RayActorError as error:
+            raise TrainingError(f"A worker died while it started: {_first_line(error)}") from error
+
+    def grad_slices(self, step: int, params: Array, shards: Sequence[Shard]) -> list[GradSlice]:
+        ray = self._ray
+        # To a few workers the bytes travel faster inside the call than through the object store.
+        inline = self._own and params.nbytes <= _INLINE_BYTES and self.n_workers <= _MOST_INLINE_WORKERS
+        params_ref = params if inline else ray.put(params)
+        found: list[GradSlice | None] = [None] * len(shards)
+        n_replaced = 0
+
+        def call(number: int) -> Any:
+            return self._actors[number].grad_slice.remote(step, params_ref, shards[number], number == 0)
+
+        pending = {call(number): number for number in range(len(shards))}
+        while pending:
+            ready, _ = ray.wait(list(pending), num_returns=1)
+            number = pending.pop(ready[0])
+            try:
+                found[number] = ray.get(ready[0])
+            except ray.exceptions.RayTaskError as error:
+                raise _cause(error) from error
+            except ray.exceptions.RayActorError as error:
+                n_replaced += 1
+                if n_replaced > _MOST_REPLACEMENTS_A_STEP:
+                    raise TrainingError(
+                        f"Workers died {n_replaced} times in step {step}, the last one with: {_first_line(error)} "
+                        "A worker that keeps dying is usually out of memory; try fewer workers."
+                    ) from error
+                # Only the lost shard is computed again, by a worker in the dead one's place.
+                self._actors[number] = self._start()
+                pending[call(number)] = number
+        return [self._checked(one, shard) for one, shard in zip(found, shards, strict=True)]
+
+    def _checked(self, one: GradSlice | None, shard: Shard) -> GradSlice:
+        assert one is not None
+        assert one.values.shape == (shard_size(self._tiles, shard),)
+        return one
+
+    @property
+    def worker_pids(self) -> list[int]:
+        """Process ids of the workers."""
+        return list(self._ray.get([actor.pid.remote() for actor in self._actors]))
+
+    def close(self) -> None:
+        for actor in getattr(self, "_actors", []):
+            with contextlib.suppress(Exception):  # the session may be gone already
+                self._ray.kill(actor)
+        self._actors = []
+        self._session.close()
+
+
+def _actor_class() -> type:
+    class DistnumWorker:
+        """A ``Worker`` in a process of its own."""
+
+        def __init__(self, setup: tuple[Objective, BatchAt], n_threads: int) -> None:
+            self._blas = single_threaded_blas()
+            self._blas.__enter__()
+            self._worker = Worker(*setup, n_threads=n_threads)
+
+        def ready(self) -> bool:
+            return True
+
+        def pid(self) -> int:
+            return os.getpid()
+
+        def grad_slice(self, step: int, params: Array, shard: Shard, with_loss: bool) -> GradSlice:
+            return self._worker.grad_slice(step, params, shard, with_loss)
+
+    return DistnumWorker
+
+
+@contextlib.contextmanager
+def _ray_session(address: str | None, n_cpus: int) -> Iterator[tuple[Any, bool]]:
+    """The ray module, connected, and whether the session was started here; then it also ends here."""
+    environment = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    if address is None:
+        # Our own session: nobody else may connect to it, and its workers run at full priority.
+        environment |= {"RAY_AUTH_MODE": "token", "RAY_worker_niceness": "0"}
+        environment["RAY_max_direct_call_object_size"] = str(_INLINE_BYTES)
+    with _environment(environment), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+        import ray
+
+        if ray.is_initialized():
+            yield ray, False
+            return
+        quiet = {"logging_level": "error", "log_to_driver": False, "configure_logging": True}
+        try:
+            if address is None:
+                n_cpus = max(n_cpus, os.cpu_count() or 1)
+                ray.init(num_cpus=n_cpus, include_dashboard=False, object_store_memory=_STORE_BYTES, **quiet)
+            else:
+                ray.init(address=address, **quiet)
+        except (OSError, ValueError, RuntimeError, AssertionError, ray.exceptions.RayError) as error:
+            if address is None:
+                raise TrainingError(f"Ray does not start on this machine: {_first_line(error)}") from error
+            raise InputError(
+                f"address is {address!r}, where no Ray cluster can be reached ({_first_line(error)}); it must be "
+                "HOST:PORT of a cluster's head, or auto for one on this machine."
+            ) from error
+        try:
+            yield ray, address is None
+        finally:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Environment variables for a while; one that the user has set stays as it is."""
+    added = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+def _cause(error: Exception) -> BaseException:
+    """What a worker raised, as it was raised there."""
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(cause, BaseException) else error
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
+
+
+@cache
+def _thread_controller() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+def single_threaded_blas() -> contextlib.AbstractContextManager[Any]:
+    """One thread for NumPy's matrix products: their rounding must not depend on the machine's cores."""
+    manager: contextlib.AbstractContextManager[Any] = _thread_controller().limit(limits=1, user_api="blas")
+    return manager
