@@ -243,7 +243,7 @@ class _Watch:
         assert dataset is not None
         what = f"{dataset.n_outputs} classes" if dataset.has_labels else f"{dataset.n_outputs} targets"
         self._say(
-            f"network   {network}, {config.activation}, {config.loss}: {network.n_params:,} parameters in {config.dtype}"
+            f"network   {network}, {config.activation}, {config.loss}: {network.n_params:,} parameters, {config.dtype}"
         )
         self._say(
             f"data      {dataset.name}: {len(dataset.x_train):,} to train, {len(dataset.x_test):,} to test, {what}"
@@ -391,7 +391,7 @@ def _predict(options: argparse.Namespace) -> int:
 def _plot(options: argparse.Namespace) -> int:
     from distnum.models import load_model
     from distnum.plots import plot_curves, plot_weights
-    from distnum.runs import RunFolder
+    from distnum.runs import RunFolder, config_of
 
     run = RunFolder.look(Path(options.dir))
     out = Path(options.out) if options.out else run.path
@@ -402,6 +402,8 @@ def _plot(options: argparse.Namespace) -> int:
     if run.model_file.exists():
         model = load_model(run)
         if len(model.example_shape) == 2:
-            plot_weights(model, out / "weights.png")
+            config = config_of(run.config_values(), str(run.config_file))
+            initial = model.network.initial_params(config.seed, config.init, config.init_std, config.dtype)
+            plot_weights(model, initial, out / "weights.png")
             print(out / "weights.png")
     return DONE

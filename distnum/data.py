@@ -197,9 +197,9 @@ def load_data(source: str | Path | Dataset = EMBEDDED) -> Dataset:
     path = Path(source).expanduser()
     try:
         if path.is_dir():
-            return _load_idx_folder(path, str(source))
+            return _load_idx_folder(path, str(path.resolve()))
         if path.is_file():
-            return _load_npz(path, str(source))
+            return _load_npz(path, str(path.resolve()))
         exists = path.exists()
     except PermissionError:
         raise InputError(f"data is {str(source)!r}, which may not be read: permission denied.") from None

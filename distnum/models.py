@@ -49,7 +49,8 @@ class Model:
         """
         if dataset.n_inputs != self.network.n_inputs:
             raise InputError(
-                f"data {dataset.name} has {dataset.n_inputs} inputs an example; the model takes {self.network.n_inputs}."
+                f"data {dataset.name} has {dataset.n_inputs} inputs an example; "
+                f"the model takes {self.network.n_inputs}."
             )
         if dataset.has_labels and int(dataset.y_test.max()) >= self.network.n_outputs:
             raise InputError(

@@ -229,7 +229,7 @@ class BlackBoxPoint:
         wished = objective.h
         if wished is None:
             wished = default_h(scheme, params.dtype) * max(1.0, abs(float(x)))
-        step = representable_h(params[index : index + 1], wished, scheme)[0]
+        step = representable_h(params[index : index + 1], wished)[0]
         if step == 0:
             raise InputError(
                 f"h is {wished:g}, which vanishes beside parameter {objective.param_name(index)} = {x:g} "

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distnum.errors import InputError
 from distnum.models import Model
@@ -68,15 +69,23 @@ def plot_curves(rows: Sequence[dict[str, Any]], path: Path, title: str = "") -> 
     _save(figure, path)
 
 
-def plot_weights(model: Model, path: Path, most_units: int = 50) -> None:
-    """Draw the weights into each hidden unit as a picture of the input's shape, into a file.
+def plot_weights(model: Model, initial: NDArray[np.floating], path: Path, most_units: int = 50) -> None:
+    """Draw what training has added to the weights into each unit, as pictures of the input's shape.
+
+    Args:
+        model: the trained network.
+        initial: the parameters that it began with, flat.
+        path: the file to draw into.
+        most_units: units beyond these are left out.
 
     Raises:
         InputError: examples of this model are no pictures, or the file cannot be written.
     """
     if len(model.example_shape) != 2:
         raise InputError(f"weights can be drawn for pictures only; examples have shape {model.example_shape}.")
-    weights = model.network.unpack(model.params)["W1"][:, :most_units]
+    if initial.shape != model.params.shape:
+        raise InputError(f"the model has {model.params.size:,} parameters, but it began with {initial.size:,}.")
+    weights = model.network.unpack(model.params - initial)["W1"][:, :most_units]
     n_units = weights.shape[1]
     n_columns = min(10, n_units)
     n_rows = -(-n_units // n_columns)
@@ -89,7 +98,7 @@ def plot_weights(model: Model, path: Path, most_units: int = 50) -> None:
         if number < n_units:
             picture = weights[:, number].reshape(model.example_shape)
             image = axes.imshow(picture, cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest")
-    figure.colorbar(image, ax=grid, shrink=0.8, label="weight")
+    figure.colorbar(image, ax=grid, shrink=0.8, label="weight, less where it began")
     _save(figure, path)
 
 

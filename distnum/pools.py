@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from distnum.errors import InputError, TrainingError
 from distnum.objectives import Objective
 from distnum.plan import Shard, assemble, make_shards, shard_size
+from distnum.reaper import start_reaper
 
 __all__ = ["GradSlice", "Pool", "RayPool", "SerialPool", "Worker", "single_threaded_blas"]
 
@@ -321,10 +322,19 @@ def _ray_session(address: str | None, n_cpus: int) -> Iterator[tuple[Any, bool]]
                 f"address is {address!r}, where no Ray cluster can be reached ({_first_line(error)}); it must be "
                 "HOST:PORT of a cluster's head, or auto for one on this machine."
             ) from error
+        reaper = start_reaper(_descendants()) if address is None else None
         try:
             yield ray, address is None
         finally:
             ray.shutdown()
+            if reaper is not None:
+                reaper.communicate()
+
+
+def _descendants() -> list[int]:
+    import psutil
+
+    return [process.pid for process in psutil.Process().children(recursive=True)]
 
 
 @contextlib.contextmanager

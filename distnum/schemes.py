@@ -111,27 +111,26 @@ def default_h(scheme: Scheme, dtype: DTypeLike) -> float:
     return float(np.finfo(dtype).eps) ** (1 / (scheme.order + 1))
 
 
-def representable_h(x: NDArray[np.floating], h: float, scheme: Scheme) -> NDArray[np.floating]:
-    """The step nearest to ``h`` for which every point of the stencil is representable.
+def representable_h(x: NDArray[np.floating], h: float) -> NDArray[np.floating]:
+    """The step really taken when ``h`` is wished for.
 
-    In floating point ``x + h`` is rounded, so the step really taken is not ``h``. The
-    step returned is a multiple of the spacing of the numbers around the farthest point
-    of the stencil: all points ``x + o * step`` are then exact, the step is the same on
-    both sides, and dividing by it makes no error.
+    In floating point ``x + h`` is rounded, so what is added to ``x`` is not ``h`` but
+    ``(x + h) - x``. That difference is taken on the side away from zero, where the numbers
+    lie less densely: both ``x + step`` and ``x - step`` are then exact, and dividing by
+    ``step`` makes no error. (Twice the step may still be rounded by half a unit in the last
+    place of ``x``, and where ``|x| < h`` the sums are, by one of ``h``.)
 
     Args:
         x: parameters, any shape, float32 or float64.
         h: the step wished for, positive.
-        scheme: the stencil.
 
     Returns:
         shape and dtype of ``x``; zero where ``h`` vanishes beside ``x``.
 
     >>> x = np.array([0.1, -7.3])
-    >>> step = representable_h(x, 1e-4, SCHEMES["central"])
+    >>> step = representable_h(x, 1e-4)
     >>> bool(np.all((x + step) - x == x - (x - step)))
     True
     """
-    wished = x.dtype.type(h)
-    farthest = np.abs(x) + (scheme.reach + 1) * wished
-    return (farthest + wished) - farthest
+    away = x + np.copysign(x.dtype.type(h), x)
+    return np.abs(away - x)

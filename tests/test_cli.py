@@ -1,0 +1,243 @@
+"""The command line as users run it: a process of its own, its output, its signals, its exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import distnum
+from distnum.cli import main
+from distnum.progress import duration
+
+pytestmark = pytest.mark.process
+
+DISTNUM = [sys.executable, "-m", "distnum"]
+# Long enough to be hit in the middle, short enough to wait for.
+LONG = ["--hidden", "20", "--steps", "150", "--batch-size", "50", "--checkpoint-every", "7"]
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*DISTNUM, *arguments], cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+
+
+@contextmanager
+def started(*arguments: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
+    """A command in a process group of its own, as a shell would start it."""
+    process = subprocess.Popen(
+        [*DISTNUM, *arguments],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not happen within {seconds:g} s"
+        time.sleep(0.02)
+
+
+def checkpoints(out: Path) -> list[Path]:
+    return list((out / "checkpoints").glob("step-*"))
+
+
+def sha256(out: Path) -> str:
+    told: dict[str, str] = json.loads((out / "result.json").read_text())
+    return told["params_sha256"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> str:
+    return distnum.train(hidden=20, steps=150, batch_size=50, workers=0).params_sha256
+
+
+def test_help_is_quick_because_it_loads_little() -> None:
+    code = (
+        "import sys\nfrom distnum.cli import main\n"
+        "try: main(['train', '--help'])\nexcept SystemExit: pass\n"
+        "print(sorted({'ray', 'numba', 'matplotlib', 'rich', 'scipy', 'PIL'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+    for option in ("--workers", "--learning-rate", "--h ", "--config", "--out", "--threads-per-worker"):
+        assert option in done.stdout
+
+
+def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ([], ["train"], ["resume"], ["evaluate"], ["predict"], ["plot"]):
+        with pytest.raises(SystemExit) as ended:
+            main([*command, "--help"])
+        assert ended.value.code == 0
+        assert "usage: distnum" in capsys.readouterr().out
+
+
+def test_train_says_what_it_will_cost_and_what_came_of_it(tmp_path: Path) -> None:
+    done = run("train", "--workers", "0", "--steps", "3", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 0
+    for words in ("784-50-10", "39,760 parameters", "79,520 loss evaluations a step", "estimate  3 steps", "step 3/3"):
+        assert words in done.stderr
+    for words in ("trained   3 steps", "test accuracy", sha256(tmp_path / "run"), "kept in   run"):
+        assert words in done.stdout
+
+
+def test_without_out_the_run_is_kept_under_runs(tmp_path: Path) -> None:
+    for _ in range(2):
+        assert run("train", "--workers", "0", "--steps", "1", "--quiet", cwd=tmp_path).returncode == 0
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+
+
+def test_json_is_one_object_and_quiet_is_silent(tmp_path: Path) -> None:
+    done = run("train", "--workers", "0", "--steps", "2", "--json", "--quiet", "--out", "run", cwd=tmp_path)
+    assert done.stderr == ""
+    assert json.loads(done.stdout)["params_sha256"] == sha256(tmp_path / "run")
+    evaluated = json.loads(run("evaluate", "run", "--json", cwd=tmp_path).stdout)
+    assert evaluated["accuracy"] == json.loads((tmp_path / "run" / "result.json").read_text())["test_accuracy"]
+
+
+def test_a_config_file_is_used_again_and_options_go_before_it(tmp_path: Path) -> None:
+    options = ["--workers", "0", "--steps", "2", "--hidden", "5,4", "--activation", "tanh", "--quiet"]
+    assert run("train", *options, "--out", "first", cwd=tmp_path).returncode == 0
+    again = ["train", "--config", "first/config.toml", "--quiet"]
+    assert run(*again, "--out", "second", cwd=tmp_path).returncode == 0
+    assert run(*again, "--seed", "1", "--out", "third", cwd=tmp_path).returncode == 0
+    first, second, third = (sha256(tmp_path / name) for name in ("first", "second", "third"))
+    assert first == second != third
+
+
+def test_plot_draws_pictures(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="pictures need the extra 'plots'")
+    run("train", "--workers", "0", "--steps", "3", "--out", "run", "--quiet", cwd=tmp_path)
+    done = run("plot", "run", cwd=tmp_path)
+    assert done.stdout.split() == ["run/loss.png", "run/weights.png"]
+    assert (tmp_path / "run" / "weights.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_the_run_and_resume_ends_it_with_the_same_bits(
+    tmp_path: Path, undisturbed: str, number: signal.Signals
+) -> None:
+    out = tmp_path / "run"
+    with started("train", *LONG, "--workers", "0", "--out", "run", cwd=tmp_path) as process:
+        wait_for(lambda: checkpoints(out), 60, "a checkpoint")
+        process.send_signal(number)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Continue with: distnum resume run" in told
+    assert not (out / "result.json").exists()
+    assert run("resume", "run", "--quiet", cwd=tmp_path).returncode == 0
+    assert sha256(out) == undisturbed
+
+
+def test_a_killed_driver_loses_nothing(tmp_path: Path, undisturbed: str) -> None:
+    out = tmp_path / "run"
+    with started("train", *LONG, "--workers", "0", "--out", "run", cwd=tmp_path) as process:
+        wait_for(lambda: checkpoints(out), 60, "a checkpoint")
+        process.kill()
+        process.wait(timeout=30)
+    assert run("resume", "run", "--quiet", cwd=tmp_path).returncode == 0
+    assert sha256(out) == undisturbed
+    steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 151))
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with started("train", *LONG, "--steps", "100000", "--workers", "0", "--out", "run", cwd=tmp_path):
+        wait_for(lambda: checkpoints(out), 60, "a checkpoint")
+        second = run("resume", "run", cwd=tmp_path)
+    assert second.returncode == 2
+    assert "is in use: another distnum process" in second.stderr
+
+
+def test_resuming_a_complete_run_says_so(tmp_path: Path) -> None:
+    run("train", "--workers", "0", "--steps", "1", "--out", "run", "--quiet", cwd=tmp_path)
+    done = run("resume", "run", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "is complete; there is nothing to resume" in done.stderr
+
+
+def test_a_reader_that_leaves_early_is_no_crash(tmp_path: Path) -> None:
+    run("train", "--workers", "0", "--steps", "1", "--out", "run", "--quiet", cwd=tmp_path)
+    command = f"{sys.executable} -m distnum evaluate run | head -1"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+
+
+# --- with a Ray of its own ------------------------------------------------------------------
+
+
+def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    return not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in processes)
+
+
+def test_interrupted_on_ray_leaves_no_process_and_resumes(tmp_path: Path, undisturbed: str) -> None:
+    out = tmp_path / "run"
+    with started("train", *LONG, "--workers", "2", "--out", "run", cwd=tmp_path) as process:
+        wait_for(lambda: checkpoints(out), 90, "a checkpoint")
+        children = family(process)
+        assert len(children) > 3
+        os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C does: the whole group
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert told.rstrip().endswith("Continue with: distnum resume run")
+    wait_for(lambda: gone(children), 20, "the end of all processes")
+    assert run("resume", "run", "--quiet", "--workers", "0", cwd=tmp_path).returncode == 0
+    assert sha256(out) == undisturbed
+
+
+def test_a_driver_killed_on_ray_leaves_no_process_and_resumes(tmp_path: Path, undisturbed: str) -> None:
+    out = tmp_path / "run"
+    with started("train", *LONG, "--workers", "2", "--out", "run", cwd=tmp_path) as process:
+        wait_for(lambda: checkpoints(out), 90, "a checkpoint")
+        children = family(process)
+        process.kill()
+        process.wait(timeout=30)
+    wait_for(lambda: gone(children), 30, "the end of all processes")
+    done = run("resume", "run", "--workers", "2", cwd=tmp_path)
+    assert done.returncode == 0
+    assert sha256(out) == undisturbed
+    # Ray says nothing of its own.
+    assert all(line.split()[0] in KNOWN_FIRST_WORDS for line in done.stderr.splitlines()), done.stderr
+
+
+KNOWN_FIRST_WORDS = {"network", "data", "gradient", "resuming", "workers", "estimate", "step"}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0004, "0 ms"),
+        (0.25, "250 ms"),
+        (3.14, "3.1 s"),
+        (75, "75 s"),
+        (600, "10 min"),
+        (1e5, "27 h 47 min"),
+        (1e6, "12 days"),
+    ],
+)
+def test_durations_for_people(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

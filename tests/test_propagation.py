@@ -1,0 +1,167 @@
+"""Difference propagation gives the finite differences that whole forward passes give, only better."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from distnum.data import batch_at, load_data
+from distnum.networks import Network
+from distnum.plan import assemble, balance, make_shards
+from distnum.propagation import Propagation
+from tests.reference import (
+    POINTS,
+    backpropagated_gradient,
+    naive_gradient,
+    random_batch,
+    relative_error,
+)
+
+EXTENDED = np.finfo(np.longdouble).eps < 1e-18
+needs_extended = pytest.mark.skipif(not EXTENDED, reason="longdouble is no wider than double on this machine")
+
+ACTIVATIONS = ["relu", "leaky_relu:0.2", "tanh", "sigmoid", "softplus", "identity", "step", "sign", "quantize:4"]
+SHAPES = [(9, 4), (9, 6, 4), (9, 6, 5, 4), (9, 5, 5, 4, 3)]
+
+
+def all_of(objective: Propagation) -> np.ndarray:
+    return np.arange(len(objective.tiles) - 1)
+
+
+def network_params(network: Network, seed: int = 0, dtype: type = np.float64) -> np.ndarray:
+    # Biases too: at zero, `step` and `sign` would stand exactly on their jumps.
+    return (0.7 * np.random.default_rng(seed).standard_normal(network.n_params)).astype(dtype)
+
+
+@needs_extended
+@pytest.mark.parametrize("sizes", SHAPES, ids=str)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_agrees_with_the_naive_oracle(sizes: tuple[int, ...], activation: str) -> None:
+    for loss, scheme, h in product(["cross_entropy", "mean_squared_error"], POINTS, [1e-4, 0.03, 0.7]):
+        network = Network(sizes, activation, loss)
+        params, batch = network_params(network), random_batch(network, 7)
+        objective = Propagation(network, scheme, h)
+        found = objective.at(params, batch).grad_slice(all_of(objective))
+        expected = naive_gradient(network, params, batch, POINTS[scheme], h)
+        assert relative_error(found, expected) <= 1e-9, (loss, scheme, h)
+
+
+@needs_extended
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu:0.2", "step", "quantize:4"])
+def test_kinks_within_the_step_are_crossed_as_they_are(activation: str) -> None:
+    network = Network((6, 8, 8, 3), activation)
+    params, batch = network_params(network, 3), random_batch(network, 12, 3)
+    # Put pre-activations of both hidden layers within the step of a kink.
+    for layer in range(2):
+        rows = network.layers[layer].rows(params)
+        a = network.forward(params, batch[0]).preactivations[layer]
+        kink = 1 / 6 if activation == "quantize:4" else 0.0
+        rows[-1] -= a[:8].diagonal() - kink - 2e-5
+    a = network.forward(params, batch[0]).preactivations[0][:8].diagonal()
+    assert np.abs(a - (1 / 6 if activation == "quantize:4" else 0.0)).max() < 1e-4
+    objective = Propagation(network, "central", 1e-4)
+    found = objective.at(params, batch).grad_slice(all_of(objective))
+    expected = naive_gradient(network, params, batch, POINTS["central"], 1e-4)
+    assert relative_error(found, expected) <= 1e-9
+    if activation == "relu":
+        # And this is what a central difference is, not what a derivative is.
+        assert relative_error(found, backpropagated_gradient(network, params, batch)) > 1e-4
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mean_squared_error"])
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "softplus", "identity"])
+@pytest.mark.parametrize("sizes", SHAPES, ids=str)
+def test_smooth_networks_have_the_truncation_of_the_scheme_only(sizes, activation: str, loss: str) -> None:
+    network = Network(sizes, activation, loss)
+    params, batch = network.initial_params(init="xavier"), random_batch(network, 20)
+    expected = backpropagated_gradient(network, params, batch)
+    for scheme, h, most in [("central", 1e-4, 1e-8), ("central4", 1e-3, 1e-9)]:
+        objective = Propagation(network, scheme, h)
+        found = objective.at(params, batch).grad_slice(all_of(objective))
+        assert relative_error(found, expected) <= most, scheme
+
+
+def test_the_article_network_agrees_with_backpropagation_away_from_kinks() -> None:
+    network = Network((784, 50, 10))
+    params, dataset = network.initial_params(seed=5), load_data()
+    x, y = batch_at(dataset, 5, 100, np.float64, 1)
+    a = network.forward(params, x).preactivations[0]
+    clear = np.abs(a).min(axis=1) > 1.5e-4
+    assert clear.sum() > 80
+    batch = (x[clear], y[clear])
+    objective = Propagation(network, "central", 1e-4)
+    found = objective.at(params, batch).grad_slice(all_of(objective))
+    assert relative_error(found, backpropagated_gradient(network, params, batch)) <= 1e-9
+
+
+def test_float32_keeps_most_of_its_digits() -> None:
+    network = Network((784, 50, 10))
+    x, y = batch_at(load_data(), 5, 60, np.float32, 1)
+    params = network.initial_params(seed=5, dtype=np.float32)
+    clear = np.abs(network.forward(params, x).preactivations[0]).min(axis=1) > 2e-4
+    batch = (x[clear], y[clear])
+    objective = Propagation(network, "central", 1e-4)
+    found = objective.at(params, batch).grad_slice(all_of(objective))
+    assert found.dtype == np.float32
+    wide = (batch[0].astype(np.float64), batch[1])
+    assert relative_error(found, backpropagated_gradient(network, params.astype(np.float64), wide)) <= 5e-4
+
+
+def test_real_and_one_hot_targets() -> None:
+    network = Network((9, 6, 4), "tanh", "mean_squared_error")
+    params, (x, labels) = network_params(network), random_batch(network, 11)
+    objective = Propagation(network)
+    by_labels = objective.at(params, (x, labels)).grad_slice(all_of(objective))
+    by_rows = objective.at(params, (x, np.eye(4)[labels])).grad_slice(all_of(objective))
+    np.testing.assert_array_equal(by_labels, by_rows)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("activation", ["relu", "tanh", "leaky_relu", "quantize:4"])
+def test_bits_do_not_depend_on_the_shards(activation: str, dtype: type) -> None:
+    network = Network((40, 30, 30, 5), activation)
+    x, y = random_batch(network, 50)
+    params, batch = network_params(network, dtype=dtype), (x.astype(dtype), y)
+    objective = Propagation(network, "central", 1e-2)
+    point = objective.at(params, batch)
+    whole = point.grad_slice(all_of(objective))
+    for n_shards in (2, 3, 5, 7, 64):
+        grad = np.full_like(whole, np.nan)
+        for shard in make_shards(point.costs, n_shards):
+            assemble(grad, objective.tiles, shard, objective.at(params, batch).grad_slice(shard))
+        np.testing.assert_array_equal(grad, whole, err_msg=f"{n_shards} shards")
+
+
+@pytest.mark.parametrize("n_shards", [2, 8, 64])
+def test_busiest_shard_of_real_digits(n_shards: int) -> None:
+    """Counted in pairs of an example and a nonzero input, times the units each pair moves."""
+    network, dataset = Network((784, 50, 10)), load_data()
+    objective = Propagation(network)
+    params = network.initial_params()
+    for step in range(1, 6):
+        x, y = batch_at(dataset, 0, 100, np.float64, step)
+        shards = make_shards(objective.at(params, (x, y)).costs, n_shards)
+        hidden = network.activation.value(network.forward(params, x).preactivations[0])
+        pairs = np.concatenate(
+            [
+                np.repeat(np.append(np.count_nonzero(z, axis=0), len(x)), layer.n_out)
+                for z, layer in zip((x, hidden), network.layers, strict=True)
+            ]
+        )
+        work = [
+            sum(pairs[objective.tiles[t] : objective.tiles[t + 1]].sum() for t in shard.tolist()) for shard in shards
+        ]
+        assert max(work) <= 1.10 * np.mean(work)
+        assert balance(objective.at(params, (x, y)).costs, shards) <= 1.10
+
+
+def test_an_input_that_is_zero_everywhere_costs_and_changes_nothing() -> None:
+    network = Network((9, 6, 4))
+    params, (x, y) = network_params(network), random_batch(network, 11)
+    x[:, 3] = 0
+    objective = Propagation(network)
+    point = objective.at(params, (x, y))
+    assert point.costs[3] == 0
+    assert not network.unpack(point.grad_slice(all_of(objective)))["W1"][3].any()
