@@ -255,7 +255,8 @@ class _Watch:
         if done:
             self._say(f"resuming  {self._out} after step {done:,} of {config.steps:,}")
         if config.workers != 0 and done < config.steps:
-            self._say(f"workers   {'connecting to Ray at ' + config.address if config.address else 'starting Ray'} ...")
+            address = config.address or os.environ.get("RAY_ADDRESS")
+            self._say(f"workers   {f'connecting to Ray at {address}' if address else 'starting Ray'} ...")
 
     def started(self, pool: Pool, gradient_s: float) -> None:
         from distnum.progress import duration, open_progress

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +35,7 @@ BatchAt = Callable[[int], Any]
 # A worker that dies is replaced; one that keeps dying has a reason that will not go away.
 _MOST_REPLACEMENTS_A_STEP = 3
 _WORKER_START_TIMEOUT_S = 120.0
+_CONNECT_TIMEOUT_S = 10.0
 
 # Of the object store of a session started here: data sets and, with many workers, parameters.
 _STORE_BYTES = 512 * 2**20
@@ -301,6 +303,9 @@ def _ray_session(address: str | None, n_cpus: int) -> Iterator[tuple[Any, bool]]
         # Our own session: nobody else may connect to it, and its workers run at full priority.
         environment |= {"RAY_AUTH_MODE": "token", "RAY_worker_niceness": "0"}
         environment["RAY_max_direct_call_object_size"] = str(_INLINE_BYTES)
+    else:
+        _check_address(address)
+        environment["RAY_NUM_REDIS_GET_RETRIES"] = "1"  # its name is historic: attempts at the head
     with _environment(environment), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
         import ray
@@ -318,10 +323,7 @@ def _ray_session(address: str | None, n_cpus: int) -> Iterator[tuple[Any, bool]]
         except (OSError, ValueError, RuntimeError, AssertionError, ray.exceptions.RayError) as error:
             if address is None:
                 raise TrainingError(f"Ray does not start on this machine: {_first_line(error)}") from error
-            raise InputError(
-                f"address is {address!r}, where no Ray cluster can be reached ({_first_line(error)}); it must be "
-                "HOST:PORT of a cluster's head, or auto for one on this machine."
-            ) from error
+            raise _unreachable(address, _first_line(error)) from error
         reaper = start_reaper(_descendants()) if address is None else None
         try:
             yield ray, address is None
@@ -329,6 +331,26 @@ def _ray_session(address: str | None, n_cpus: int) -> Iterator[tuple[Any, bool]]
             ray.shutdown()
             if reaper is not None:
                 reaper.communicate()
+
+
+def _check_address(address: str) -> None:
+    """Refuse at once what Ray would try to reach for minutes."""
+    if address in ("auto", "local"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise InputError(f"address is {address!r}; it must be HOST:PORT of a Ray cluster's head, or auto.")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise _unreachable(address, error.strerror or str(error)) from None
+
+
+def _unreachable(address: str, reason: str) -> InputError:
+    return InputError(
+        f"address is {address!r}, where no Ray cluster can be reached ({reason.rstrip('.')}); "
+        "it must be HOST:PORT of a cluster's head, or auto for one on this machine."
+    )
 
 
 def _descendants() -> list[int]:

@@ -316,7 +316,7 @@ def _parses_or_is_refused(path: Path, content: bytes) -> None:
 edits = st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=6)
 
 
-@settings(max_examples=300, deadline=None, database=None)
+@settings(max_examples=200, deadline=None, database=None)
 @given(content=st.binary(max_size=80), valid_start=st.booleans(), gzipped=st.booleans())
 def test_random_bytes_parse_or_are_refused(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, valid_start: bool, gzipped: bool
@@ -326,7 +326,7 @@ def test_random_bytes_parse_or_are_refused(
     _parses_or_is_refused(path, gzip.compress(content) if gzipped else content)
 
 
-@settings(max_examples=500, deadline=None, database=None)
+@settings(max_examples=200, deadline=None, database=None)
 @given(changes=edits, cut=st.integers(0, 200), extra=st.binary(max_size=4), gzipped=st.booleans())
 def test_a_damaged_idx_file_parses_or_is_refused(
     tmp_path_factory: pytest.TempPathFactory,
