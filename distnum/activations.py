@@ -123,7 +123,7 @@ def _leaky_relu(alpha: float) -> Activation:
 
 
 def _quantize(n_levels: float) -> Activation:
-    if n_levels != int(n_levels) or not 2 <= n_levels <= 65536:
+    if not 2 <= n_levels <= 65536 or n_levels != int(n_levels):
         raise InputError(f"activation is 'quantize:{n_levels:g}'; its levels must be a whole number from 2 to 65536.")
     top = int(n_levels) - 1
 

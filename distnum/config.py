@@ -34,6 +34,7 @@ METHODS = ("propagate", "naive")
 DTYPES = ("float64", "float32")
 
 ARTICLE_H = 1e-4
+_MOST_UNITS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,9 @@ def _sizes(value: Any) -> tuple[int, ...]:
         value = () if value.strip() in ("", "none") else value.split(",")
     elif isinstance(value, (int, np.integer)):
         value = (value,)
-    convert = whole(1, 1_000_000).convert
+    elif not isinstance(value, (list, tuple, np.ndarray)):
+        raise TypeError
+    convert = whole(1, _MOST_UNITS).convert
     return tuple(convert(size) for size in value)
 
 
@@ -128,7 +131,7 @@ def _activation(value: Any) -> str:
 
 
 _TEXT = Kind("a text that is not empty", _text)
-_SIZES = Kind("whole numbers of at least 1, separated by commas, or 'none'", _sizes)
+_SIZES = Kind(f"whole numbers of at least 1 and at most {_MOST_UNITS:,}, separated by commas, or 'none'", _sizes)
 _ACTIVATION = Kind("the name of an activation", _activation)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
@@ -25,6 +26,7 @@ from distnum.randomness import Purpose, random_generator
 __all__ = ["Batch", "Dataset", "batch_at", "batch_of_rows", "load_data", "read_idx"]
 
 EMBEDDED = "mnist-10k"
+_LARGEST_LABEL = 65535
 
 _IDX_FILES = {
     "x_train": "train-images-idx3-ubyte",
@@ -66,7 +68,10 @@ class Dataset:
 
     def __post_init__(self) -> None:
         for split in ("train", "test"):
-            x, y = np.asarray(getattr(self, f"x_{split}")), np.asarray(getattr(self, f"y_{split}"))
+            x, y = (
+                _as_array(getattr(self, f"x_{split}"), f"x_{split}"),
+                _as_array(getattr(self, f"y_{split}"), f"y_{split}"),
+            )
             x, y = _checked_examples(x, f"x_{split}", self.name), _checked_targets(y, f"y_{split}", self.name)
             if len(x) != len(y):
                 raise InputError(
@@ -115,6 +120,13 @@ class Dataset:
         return Batch(as_inputs(self.x_test[rows], dtype), self.y_test[rows])
 
 
+def _as_array(value: Any, field: str) -> NDArray[np.generic]:
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise InputError(f"{field} has rows of different lengths; it must be one array.") from None
+
+
 def as_inputs(x: NDArray[np.generic], dtype: DTypeLike) -> NDArray[np.floating]:
     """Examples as a network takes them: flat rows, bytes scaled to 0 ... 1."""
     flat = x.reshape(len(x), -1)
@@ -143,14 +155,13 @@ def _checked_targets(y: NDArray[np.generic], field: str, name: str) -> NDArray[n
         return y
     if y.ndim != 1 or not y.size:
         raise InputError(f"{name}: {field} has shape {y.shape}; it must be (n,) labels or (n, n_outputs) targets.")
-    if y.dtype.kind == "f" and np.isfinite(y).all() and (y == np.floor(y)).all():
-        y = y.astype(np.int64)
-    if y.dtype.kind not in "ui":
+    whole = y.dtype.kind in "ui" or (y.dtype.kind == "f" and np.isfinite(y).all() and (y == np.floor(y)).all())
+    if not whole:
         raise InputError(f"{name}: {field} has dtype {y.dtype}; labels must be whole numbers 0, 1, 2, ...")
-    if int(y.min()) < 0 or int(y.max()) > 65535:
-        wrong = int(y.min()) if int(y.min()) < 0 else int(y.max())
-        raise InputError(f"{name}: {field} holds the label {wrong}; labels must be from 0 to 65535.")
-    return y
+    if y.min() < 0 or y.max() > _LARGEST_LABEL:
+        wrong = y.min() if y.min() < 0 else y.max()
+        raise InputError(f"{name}: {field} holds the label {wrong}; labels must be from 0 to {_LARGEST_LABEL}.")
+    return y.astype(np.int64) if y.dtype.kind == "f" else y
 
 
 # --- batches ------------------------------------------------------------------------
@@ -194,15 +205,18 @@ def load_data(source: str | Path | Dataset = EMBEDDED) -> Dataset:
     if source == EMBEDDED:
         with resources.as_file(resources.files("distnum") / "datasets" / "mnist_10k") as folder:
             return _load_idx_folder(folder, EMBEDDED)
-    path = Path(source).expanduser()
     try:
+        path = Path(source).expanduser()
         if path.is_dir():
             return _load_idx_folder(path, str(path.resolve()))
         if path.is_file():
             return _load_npz(path, str(path.resolve()))
         exists = path.exists()
-    except PermissionError:
-        raise InputError(f"data is {str(source)!r}, which may not be read: permission denied.") from None
+    except InputError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise InputError(f"data is {str(source)!r}, which cannot be read: {reason.rstrip('.')}.") from None
     what = "neither a folder nor a file" if exists else "not found"
     raise InputError(
         f"data is {str(source)!r}, which is {what}; it must be {EMBEDDED}, a folder of the four IDX files, "
@@ -219,6 +233,28 @@ def _load_idx_folder(folder: Path, name: str) -> Dataset:
             raise InputError(f"data: {name} has no {file_name} or {file_name}.gz; the folder must hold the four files.")
         arrays[field] = read_idx(found[0], n_axes=3 if field.startswith("x") else 1)
     return Dataset(**arrays, name=name)
+
+
+UNREADABLE_ARRAY = (
+    OSError,
+    ValueError,
+    TypeError,
+    EOFError,
+    BadZipFile,
+    zlib.error,
+    KeyError,
+    MemoryError,
+    RuntimeError,
+    SyntaxError,
+    TokenError,
+)
+"""What NumPy raises for files that are not arrays, or are damaged."""
+
+
+def why_unreadable(error: BaseException) -> str:
+    """The reason in NumPy's words, unless they advise to unpickle the file."""
+    text = str(error).strip()
+    return "" if not text or "pickle" in text else f": {text.splitlines()[0].rstrip('.')}"
 
 
 def read_idx(path: Path, n_axes: int | None = None) -> NDArray[np.generic]:
@@ -241,6 +277,10 @@ def read_idx(path: Path, n_axes: int | None = None) -> NDArray[np.generic]:
             if len(axes) < 4 * head[3]:
                 raise InputError(f"{path}: ends within its header.")
             shape = tuple(int(n) for n in np.frombuffer(axes, ">u4"))
+            if 0 in shape:
+                raise InputError(
+                    f"{path}: its header {shape} says that it is empty; there must be at least one example."
+                )
             dtype = np.dtype(_IDX_TYPES[head[2]])
             n_bytes = dtype.itemsize
             for n in shape:
@@ -269,7 +309,8 @@ def _read_up_to(file: Any, n_bytes: int) -> bytes:
 def _load_npz(path: Path, name: str) -> Dataset:
     fields = ("x_train", "y_train", "x_test", "y_test")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise InputError(f"data: {name} holds one array; it must be an .npz with {', '.join(fields)}.")
             missing = [field for field in fields if field not in archive.files]
@@ -278,7 +319,6 @@ def _load_npz(path: Path, name: str) -> Dataset:
             arrays = {field: archive[field] for field in fields}
     except InputError:
         raise
-    except (OSError, ValueError, EOFError, BadZipFile, zlib.error, KeyError, MemoryError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"data: {name} cannot be read as an .npz of plain arrays: {reason}") from None
+    except UNREADABLE_ARRAY as error:
+        raise InputError(f"data: {name} cannot be read as an .npz of plain arrays{why_unreadable(error)}.") from None
     return Dataset(**arrays, name=name)

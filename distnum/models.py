@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distnum.data import Dataset, as_inputs
+from distnum.data import UNREADABLE_ARRAY, Dataset, as_inputs, why_unreadable
 from distnum.errors import InputError
 from distnum.metrics import Evaluation, evaluate
 from distnum.networks import Network
-from distnum.runs import RunFolder
+from distnum.runs import RunFolder, params_sha256
 
 __all__ = ["Model", "load_model", "read_images"]
+
+# Formats that are pictures and nothing more; others would start programs or interpreters.
+_PICTURE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 
 
 @dataclass(frozen=True)
@@ -85,13 +88,13 @@ def load_model(run: RunFolder) -> Model:
         network = Network(
             [int(size) for size in about["sizes"].split(",")], activation=about["activation"], loss=about["loss"]
         )
-        return Model(
-            network,
-            network.pack(tensors),
-            tuple(int(n) for n in about["example_shape"].split(",")),
-            about["pixels"] == "true",
-            about["data"],
-        )
+        params = network.pack(tensors)
+        if params_sha256(params) != about["params_sha256"]:
+            raise InputError(f"{path} is damaged: its parameters do not have the checksum that it names.")
+        example_shape = tuple(int(n) for n in about["example_shape"].split(","))
+        if int(np.prod(example_shape)) != network.n_inputs:
+            raise InputError(f"{path} is damaged: examples of shape {example_shape} do not fit network {network}.")
+        return Model(network, params, example_shape, about["pixels"] == "true", about["data"])
     except InputError:
         raise
     except (SafetensorError, OSError, KeyError, ValueError) as error:
@@ -120,8 +123,8 @@ def read_images(path: Path, model: Model, invert: bool = False) -> tuple[NDArray
     remarks: list[str] = []
     x = _read_npy(path, model) if path.suffix.lower() == ".npy" else _read_picture(path, model, remarks)
     if invert:
-        x = 255 - x if x.dtype == np.uint8 else x.dtype.type(1) - x
-    elif x.dtype == np.uint8 and path.suffix.lower() != ".npy" and _edge_brightness(x) > 127:
+        x = 255 - x if x.dtype == np.uint8 else 1 - x.astype(np.float64)
+    elif path.suffix.lower() != ".npy" and _edge_brightness(x, model.example_shape) > 0.5:
         remarks.append("the picture is dark on light; digits are light on dark, so --invert may be needed")
     return x, remarks
 
@@ -129,8 +132,8 @@ def read_images(path: Path, model: Model, invert: bool = False) -> tuple[NDArray
 def _read_npy(path: Path, model: Model) -> NDArray[np.generic]:
     try:
         x = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, MemoryError) as error:
-        raise InputError(f"{path} cannot be read as an array: {str(error).splitlines()[0]}") from None
+    except UNREADABLE_ARRAY as error:
+        raise InputError(f"{path} cannot be read as a plain array{why_unreadable(error)}.") from None
     if not isinstance(x, np.ndarray) or x.dtype.kind not in "uif":
         raise InputError(f"{path} must hold one array of real numbers.")
     if not np.isfinite(x).all():
@@ -153,22 +156,36 @@ def _read_picture(path: Path, model: Model, remarks: list[str]) -> NDArray[np.ge
         )
     height, width = model.example_shape
     try:
-        with Image.open(path) as opened:
-            picture: Any = opened.convert("L")
+        with Image.open(path, formats=_PICTURE_FORMATS) as opened:
+            picture: Any = _grey(opened)
             if picture.size != (width, height):
                 remarks.append(f"scaled from {picture.size[0]}x{picture.size[1]} to {width}x{height}")
                 picture = picture.resize((width, height), Image.Resampling.LANCZOS)
             pixels = np.asarray(picture, dtype=np.uint8)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
-        raise InputError(f"{path} cannot be read as a picture: {str(error).splitlines()[0]}") from None
+    except UnidentifiedImageError:
+        raise InputError(
+            f"{path} cannot be read as a picture; it must be a {', '.join(_PICTURE_FORMATS)} file."
+        ) from None
+    except (*UNREADABLE_ARRAY, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} cannot be read as a picture{why_unreadable(error)}.") from None
     x = pixels.reshape(1, -1)
     return x if model.pixels else (x / 255).astype(model.params.dtype)
 
 
-def _edge_brightness(x: NDArray[np.generic]) -> float:
-    side = round(x.shape[1] ** 0.5)
-    if side * side != x.shape[1]:
-        return 0.0
-    picture = x[0].reshape(side, side)
-    edge = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
-    return float(np.median(edge.astype(np.float64)))
+def _grey(picture: Any) -> Any:
+    """Any picture as bytes of grey; 16 bits are scaled, what is transparent becomes white paper."""
+    from PIL import Image
+
+    if picture.mode.startswith("I;16") or picture.mode == "I":
+        return Image.fromarray((np.asarray(picture).astype(np.float64) / 257).clip(0, 255).round().astype(np.uint8))
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        with_alpha = picture.convert("RGBA")
+        paper = Image.new("RGBA", with_alpha.size, "white")
+        return Image.alpha_composite(paper, with_alpha).convert("L")
+    return picture.convert("L")
+
+
+def _edge_brightness(x: NDArray[np.generic], shape: tuple[int, ...]) -> float:
+    """The median of a picture's edge, from 0 to 1."""
+    picture = as_inputs(x, np.float64)[0].reshape(shape)
+    return float(np.median(np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])))

@@ -118,7 +118,9 @@ class Schedule:
 
 def clip(grad: Array, largest_norm: float | None) -> tuple[Array, float]:
     """The gradient, shortened to ``largest_norm`` if it is longer, and its norm before that."""
-    norm = float(np.sqrt(np.square(grad, dtype=np.float64).sum()))
+    largest = float(np.abs(grad).max(initial=0.0))
+    # Scaled first, so that squaring neither overflows nor vanishes.
+    norm = largest * float(np.sqrt(np.square(grad / largest, dtype=np.float64).sum())) if largest else 0.0
     if largest_norm is not None and norm > largest_norm:
         grad = grad * grad.dtype.type(largest_norm / norm)
     return grad, norm

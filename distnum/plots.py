@@ -43,7 +43,8 @@ def plot_curves(rows: Sequence[dict[str, Any]], path: Path, title: str = "") -> 
     mean = np.convolve(loss, np.full(window, 1 / window), mode="valid")
     axes.plot(number[window - 1 :], mean, color=_BLUE, linewidth=2, label=f"its mean over {window} steps")
     axes.set(xlabel="step", ylabel="loss", title=title)
-    axes.set_ylim(bottom=0)
+    if loss.min() >= 0:
+        axes.set_ylim(bottom=0)
     axes.margins(x=0.01)
     tested = [row for row in rows if "test_accuracy" in row]
     if tested:
@@ -104,7 +105,7 @@ def plot_weights(model: Model, initial: NDArray[np.floating], path: Path, most_u
 
 def _save(figure: Any, path: Path) -> None:
     try:
-        figure.savefig(path, dpi=150)
+        figure.savefig(path, dpi=150, format=path.suffix.lstrip(".") or "png")
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}.") from None
     except ValueError as error:

@@ -105,12 +105,16 @@ class RunFolder:
             run._made_folders = [
                 folder for folder in (run.checkpoint_folder, path, *path.parents) if not folder.exists()
             ]
+            content = write_toml(config).encode()
             run.checkpoint_folder.mkdir(parents=True)
-            write_whole(run.config_file, write_toml(config).encode())
+            write_whole(run.config_file, content)
+            run._take()
+            run._metrics = run.metrics_file.open("a", encoding="utf-8")
+        except UnicodeEncodeError:
+            raise InputError(f"config holds a path that is not UTF-8, {config.get('data')!a}.") from None
         except OSError as error:
+            run.discard()
             raise InputError(f"out is {str(path)!r}, where no run can be kept: {error.strerror or error}.") from None
-        run._take()
-        run._metrics = run.metrics_file.open("a", encoding="utf-8")
         return run
 
     @classmethod
@@ -154,7 +158,8 @@ class RunFolder:
             return
         self.close()
         for file in (self.metrics_file, self.config_file, self.path / ".lock"):
-            file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it was never made
+                file.unlink()
         for folder in self._made_folders:
             with contextlib.suppress(OSError):  # somebody has put something there
                 folder.rmdir()
@@ -162,7 +167,9 @@ class RunFolder:
     def close(self) -> None:
         for file in (self._metrics, self._lock):
             if file is not None:
-                file.close()
+                # Rows that a full disk did not take have been reported; they are computed again.
+                with contextlib.suppress(OSError):
+                    file.close()
         self._metrics = self._lock = None
 
     def config_values(self) -> dict[str, Any]:
@@ -185,9 +192,12 @@ class RunFolder:
 
     def continue_rows(self, step: int) -> list[dict[str, Any]]:
         """Keep the rows up to a step, drop the later ones, and go on writing after them."""
-        kept = [row for row in _read_rows(self.metrics_file) if row["step"] <= step]
-        write_whole(self.metrics_file, "".join(json.dumps(row) + "\n" for row in kept).encode())
-        self._metrics = self.metrics_file.open("a", encoding="utf-8")
+        try:
+            kept = [row for row in _read_rows(self.metrics_file) if row["step"] <= step]
+            write_whole(self.metrics_file, "".join(json.dumps(row) + "\n" for row in kept).encode())
+            self._metrics = self.metrics_file.open("a", encoding="utf-8")
+        except OSError as error:
+            raise _not_written(self.metrics_file, error) from None
         return kept
 
     # --- checkpoints --------------------------------------------------------------
@@ -208,7 +218,12 @@ class RunFolder:
 
     def _checkpoints(self) -> list[Path]:
         """The checkpoint files, newest first."""
-        return sorted(self.checkpoint_folder.glob("step-*.safetensors"), reverse=True)
+        numbered = []
+        for path in self.checkpoint_folder.glob("step-*.safetensors"):
+            digits = path.stem.removeprefix("step-")
+            if digits.isdecimal():
+                numbered.append((int(digits), path))
+        return [path for _, path in sorted(numbered, reverse=True)]
 
     def latest_checkpoint(self) -> tuple[State, dict[str, Any], list[str]] | None:
         """The newest valid checkpoint, what was decided then, and a note on each that was passed over."""

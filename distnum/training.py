@@ -677,7 +677,7 @@ def _train(
         config=config,
     )
     if run is not None and completed:
-        run.write_model(result.named_params, _about_model(job))
+        run.write_model(result.named_params, _about_model(job) | {"params_sha256": result.params_sha256})
         run.write_result(result.to_dict())
     return result
 

@@ -168,7 +168,6 @@ def test_the_last_checkpoints_are_kept(run: RunFolder, keep: int) -> None:
     assert names_in(run.checkpoint_folder) == kept
 
 
-@pytest.mark.xfail(strict=True, reason="names are sorted as text, where 100000000 is before 99999999")
 def test_the_order_of_checkpoints_is_that_of_their_steps_however_many_digits(run: RunFolder) -> None:
     for step in (99_999_999, 100_000_000):
         run.save_checkpoint(a_state(step), DECIDING, keep=1)
@@ -349,7 +348,6 @@ def test_a_run_cannot_be_made_in_place_of_a_file_or_below_it(tmp_path: Path) -> 
     assert names_in(tmp_path) == ["file"]
 
 
-@pytest.mark.xfail(strict=True, reason="the folders stay, and the next attempt is refused because of them")
 def test_a_run_that_cannot_be_made_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", no_space)
@@ -358,7 +356,6 @@ def test_a_run_that_cannot_be_made_leaves_nothing(tmp_path: Path, monkeypatch: p
     RunFolder.create(tmp_path / "run", {}).close()
 
 
-@pytest.mark.xfail(strict=True, reason="UnicodeEncodeError passes through, and the folders stay")
 def test_a_configuration_that_toml_cannot_hold_is_refused(tmp_path: Path) -> None:
     name_of_a_folder = os.fsdecode(b"caf\xe9")
     with pytest.raises(InputError):
@@ -472,7 +469,6 @@ def test_a_checkpoint_brings_the_rows_before_it_to_the_disk(run: RunFolder) -> N
     assert RunFolder.look(run.path).rows() == [row(1)]
 
 
-@pytest.mark.xfail(strict=True, reason="OSError passes through")
 def test_rows_that_cannot_be_continued_are_kept_and_it_is_said(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     run = with_rows(run, 5)
     try:
@@ -485,7 +481,6 @@ def test_rows_that_cannot_be_continued_are_kept_and_it_is_said(run: RunFolder, m
         run.close()
 
 
-@pytest.mark.xfail(strict=True, reason="closing writes the rows again, whose OSError takes the place of TrainingError")
 def test_a_run_can_be_closed_on_a_full_disk(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run", {})
     for step in range(1, 50):
