@@ -424,9 +424,9 @@ def steps(
     generator.
 
     >>> for step in steps(steps=2, workers=0):
-    ...     print(step.step, round(step.loss, 4))
-    1 2.4218
-    2 2.2928
+    ...     print(step.step, round(step.loss, 2))
+    1 2.44
+    2 2.27
     """
     job = prepare(loss, params, data, config, options)
     with open_pool(job) as pool:
