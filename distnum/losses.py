@@ -26,13 +26,43 @@ from numpy.typing import NDArray
 
 from distnum.errors import InputError
 
-__all__ = ["LOSSES", "CrossEntropy", "Loss", "LossPoint", "MeanSquaredError", "get_loss"]
+__all__ = ["LOSSES", "CrossEntropy", "Loss", "LossPoint", "MeanSquaredError", "Series", "get_loss"]
 
 Array = NDArray[np.floating]
 Along = Callable[[int, "NDArray[np.integer] | slice", Array], Array]
 
 # A longer series is slower than evaluating the exponential for every output.
 _LONGEST_SERIES = 9
+
+
+@dataclass(frozen=True)
+class Series:
+    """Changes of the loss along one direction for each example and unit, as a short series in ``t``.
+
+    The change is ``g(sum_k c_k t^k) - l t`` with ``k`` from 1, where ``g`` is ``log1p`` or the
+    identity.
+
+    Attributes:
+        coefficients: ``c``, shape ``(n_examples, n_terms, n_units)``.
+        linear: ``l``, shape ``(n_examples, n_units)``.
+        n_log_terms: terms of ``log1p``'s own series that are exact to rounding; negative if
+            they are too many, zero if ``g`` is the identity.
+    """
+
+    coefficients: Array
+    linear: Array
+    n_log_terms: int
+
+    def __call__(self, example: int, units: NDArray[np.integer] | slice, t: Array) -> Array:
+        c = self.coefficients[example][:, units, None]
+        u = t * c[-1]
+        for k in range(len(c) - 2, -1, -1):
+            u += c[k]
+            u *= t
+        if self.n_log_terms:
+            np.log1p(u, out=u)
+            u -= t * self.linear[example][units, None]
+        return u
 
 
 class LossPoint(Protocol):
@@ -117,30 +147,20 @@ class _CrossEntropyPoint:
         p, labels = self.p[examples], self.labels[examples]
         shared = v.ndim == 2
         v_of_label = v.T[labels] if shared else v[np.arange(len(labels)), :, labels]
-        length = series_length(t_max * float(np.abs(v).max(initial=0.0)), p.dtype)
+        largest = t_max * float(np.abs(v).max(initial=0.0))
+        length = series_length(largest, p.dtype)
         if length is None:
             return self._along_every_output(p, v_of_label, v)
 
         # sum_c p_c expm1(t v_c) = sum_k t^k m_k, where m_k = sum_c p_c v_c^k / k!
-        moments = np.empty((length, *v_of_label.shape), p.dtype)
+        moments = np.empty((len(p), length, v_of_label.shape[1]), p.dtype)
         power = v
         for k in range(length):
             if k:
                 power = power * v
-            moments[k] = (p @ power.T if shared else (power @ p[:, :, None])[:, :, 0]) / p.dtype.type(factorial(k + 1))
-        moments = np.ascontiguousarray(moments.transpose(1, 0, 2))[..., None]
-
-        def along(example: int, units: NDArray[np.integer] | slice, t: Array) -> Array:
-            m = moments[example][:, units]
-            u = t * m[-1]
-            for k in range(length - 2, -1, -1):
-                u += m[k]
-                u *= t
-            np.log1p(u, out=u)
-            u -= t * v_of_label[example][units][:, None]
-            return u
-
-        return along
+            sums = p @ power.T if shared else (power @ p[:, :, None])[:, :, 0]
+            moments[:, k] = sums / p.dtype.type(factorial(k + 1))
+        return Series(moments, v_of_label, log_length(largest, p.dtype))
 
     def _along_every_output(self, p: Array, v_of_label: Array, v: Array) -> Along:
         def along(example: int, units: NDArray[np.integer] | slice, t: Array) -> Array:
@@ -188,17 +208,10 @@ class _MeanSquaredErrorPoint:
         squared = (v * v).sum(axis=-1) / n_outputs
         if v.ndim == 2:
             linear = 2 * (residual @ v.T) / n_outputs
-            squared = np.broadcast_to(squared, linear.shape)
         else:
             linear = 2 * (v @ residual[:, :, None])[:, :, 0] / n_outputs
-
-        def along(example: int, units: NDArray[np.integer] | slice, t: Array) -> Array:
-            u = t * squared[example][units][:, None]
-            u += linear[example][units][:, None]
-            u *= t
-            return u
-
-        return along
+        coefficients = np.stack([linear, np.broadcast_to(squared, linear.shape)], axis=1)
+        return Series(coefficients, np.zeros_like(linear), 0)
 
 
 def _weighted_columns(columns: Array, weights: Array) -> Array:
@@ -225,6 +238,22 @@ def series_length(largest: float, dtype: np.dtype) -> int | None:
         if largest**k * exp(largest) / factorial(k + 1) <= eps / 2:
             return k
     return None
+
+
+def log_length(largest: float, dtype: np.dtype) -> int:
+    """How many terms of ``log1p(u) = u - u²/2 + ...`` are exact to rounding for ``|u| <= expm1(largest)``.
+
+    Negative if more would be needed than pay.
+
+    >>> log_length(1e-4, np.dtype(np.float64))
+    4
+    """
+    u = exp(largest) - 1
+    eps = float(np.finfo(dtype).eps)
+    for n_terms in range(1, _LONGEST_SERIES + 1):
+        if u**n_terms / (n_terms + 1) <= eps / 2 * (1 - u):
+            return n_terms
+    return -1
 
 
 LOSSES: dict[str, Loss] = {loss.name: loss for loss in (CrossEntropy(), MeanSquaredError())}

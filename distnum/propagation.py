@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distnum.activations import Activation, get_activation
-from distnum.losses import Along, LossPoint
+from distnum.losses import Along, LossPoint, Series
 from distnum.networks import ForwardPass, Layer, Network
 from distnum.plan import Shard, even_tiles
 from distnum.schemes import Scheme, get_scheme
@@ -160,7 +160,7 @@ class PropagationPoint:
                 ranges = zip(first_row[here].tolist(), last_row[here].tolist(), strict=True)
                 rows = np.concatenate([np.arange(a, b) for a, b in ranges]) - layer_start
                 with np.errstate(over="ignore", invalid="ignore"):
-                    slices.append(self._layer_slice(number, layer, rows).T.ravel())
+                    slices.append(self._layer_slice(number, layer, rows).ravel())
             layer_start += layer.n_rows
         if not slices:
             return np.empty(0, self._dtype)
@@ -173,26 +173,36 @@ class PropagationPoint:
     # --- one layer ----------------------------------------------------------------
 
     def _layer_slice(self, number: int, layer: Layer, rows: NDArray[np.int64]) -> Array:
-        """Weighted changes of the loss, summed over the examples, shape ``(n_out, n_rows)``."""
+        """Weighted changes of the loss, summed over the examples, shape ``(n_rows, n_out)``."""
+        from distnum.kernels import StraightUnits
+
         inputs = self._inputs[number][:, rows]
         total = np.zeros((layer.n_out, len(rows)), self._dtype)
-        steps = np.array(self._scheme.offsets, self._dtype)[:, None] * self._h
+        of_straight = np.zeros((len(rows), layer.n_out + 1), self._dtype)
+        steps = np.array(self._scheme.offsets, self._dtype) * self._h
+        numerators = np.array(self._scheme.numerators, self._dtype)
         for block in self._example_blocks(number):
             moves = self._moves(number, block)
+            in_series = moves.in_series
+            if in_series is not None and in_series.any():
+                assert isinstance(moves.along, Series)
+                straight_units = StraightUnits(in_series, moves.slope, moves.along)
+                by_row = np.ascontiguousarray(inputs[block].T)
+                straight_units.add_changes(by_row, steps, numerators, of_straight)
             for example in range(block.stop - block.start):
                 z = inputs[block.start + example]
                 moved = np.flatnonzero(z)
                 if moved.size == 0:
                     continue
-                for units, changes in moves.of(example):
+                for units, changes in moves.others(example):
                     # A bounded number of inputs at a time.
                     size = max(1, _BLOCK // (len(units) * len(steps)))
                     for start in range(0, len(moved), size):
                         columns = moved[start : start + size]
-                        delta = changes((steps * z[columns]).ravel())
+                        delta = changes((steps[:, None] * z[columns]).ravel())
                         points = delta.reshape(len(units), len(steps), len(columns)).swapaxes(0, 1)
                         total.ravel()[units[:, None] * len(rows) + columns] += self._scheme.weigh(points)
-        return total
+        return of_straight[:, :-1] + total.T
 
     def _example_blocks(self, number: int) -> Iterator[slice]:
         largest = max(self._network.sizes[number + 1 :]) * self._network.n_outputs
@@ -313,8 +323,20 @@ class _Moves:
     proportional: NDArray[np.bool_]
     along: Along | None
 
-    def of(self, example: int) -> Iterator[tuple[NDArray[np.intp], Callable[[Array], Array]]]:
-        """The groups of units that move, each with its function of the shifts ``(n_shifts,)``."""
+    @cached_property
+    def in_series(self) -> NDArray[np.bool_] | None:
+        """Units that the compiled loop takes: straight, proportional, and the loss along them a series."""
+        return self.proportional & self.straight if isinstance(self.along, Series) else None
+
+    @cached_property
+    def _has_others(self) -> NDArray[np.bool_]:
+        others = self.moving if self.in_series is None else self.moving & ~self.in_series
+        return np.asarray(others.any(axis=1))
+
+    def others(self, example: int) -> Iterator[tuple[NDArray[np.intp], Callable[[Array], Array]]]:
+        """The groups of other units that move, each with its function of the shifts ``(n_shifts,)``."""
+        if not self._has_others[example]:
+            return
         a, slope = self.a[example], self.slope[example]
         straight = self.straight[example]
         proportional = self.proportional[example]
@@ -323,9 +345,7 @@ class _Moves:
         if self.along is not None:
             along = partial(self.along, example)
             units = np.flatnonzero(proportional & straight)
-            if units.size and (slope[units] == 1).all():
-                yield units, partial(along, units)
-            elif units.size:
+            if units.size and self.in_series is None:
                 yield units, lambda shift: along(units, slope[units, None] * shift)
             bent = np.flatnonzero(proportional & ~straight)
             if bent.size:

@@ -223,6 +223,8 @@ def estimate_gradient_s(job: Job) -> float:
         point = job.objective.at(params, job.batch_at(1))
         costs = point.costs
         order = np.argsort(-costs, kind="stable")
+        if job.objective.thread_safe:
+            point.grad_slice(order[:1])  # compiles, or loads what was compiled, outside the measurement
         n_tiles = 1
         while True:
             # Evenly through the costs, so that the sample is like the whole.
