@@ -23,9 +23,11 @@ from distnum.config import Config, read_toml
 from distnum.errors import InputError, TrainingError
 
 if TYPE_CHECKING:
+    from distnum.jobs import Job
+    from distnum.loop import Step
     from distnum.metrics import Evaluation
     from distnum.pools import Pool
-    from distnum.training import Job, Step, TrainResult
+    from distnum.training import TrainResult
 
 __all__ = ["main"]
 
@@ -259,8 +261,8 @@ class _Watch:
             self._say(f"workers   {f'connecting to Ray at {address}' if address else 'starting Ray'} ...")
 
     def started(self, pool: Pool, gradient_s: float) -> None:
+        from distnum.placement import estimate_step_s
         from distnum.progress import duration, open_progress
-        from distnum.training import estimate_step_s
 
         assert self._job is not None
         config = self._job.config

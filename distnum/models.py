@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distnum.checkpoints import params_sha256
 from distnum.data import UNREADABLE_ARRAY, Dataset, as_inputs, why_unreadable
 from distnum.errors import InputError
 from distnum.metrics import Evaluation, evaluate
 from distnum.networks import Network
-from distnum.runs import RunFolder, params_sha256
+from distnum.runs import RunFolder
 
 __all__ = ["Model", "load_model", "read_images"]
 

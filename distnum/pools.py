@@ -2,16 +2,14 @@
 
 A pool is made for one objective and one source of batches. For each step it gets the
 parameters and a shard of tiles for each worker, and gives back the slices. Both pools run
-the same ``Worker``, so they give the same bits. This is the only module that imports ray.
+the same ``Worker``, so they give the same bits.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import socket
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -25,7 +23,7 @@ from numpy.typing import NDArray
 from distnum.errors import InputError, TrainingError
 from distnum.objectives import Objective
 from distnum.plan import Shard, assemble, make_shards, shard_size
-from distnum.reaper import start_reaper
+from distnum.ray_session import INLINE_BYTES, first_line, ray_session
 
 __all__ = ["GradSlice", "Pool", "RayPool", "SerialPool", "Worker", "single_threaded_blas"]
 
@@ -35,12 +33,7 @@ BatchAt = Callable[[int], Any]
 # A worker that dies is replaced; one that keeps dying has a reason that will not go away.
 _MOST_REPLACEMENTS_A_STEP = 3
 _WORKER_START_TIMEOUT_S = 120.0
-_CONNECT_TIMEOUT_S = 10.0
 
-# Of the object store of a session started here: data sets and, with many workers, parameters.
-_STORE_BYTES = 512 * 2**20
-# Arguments and results up to this size travel inside the calls of such a session.
-_INLINE_BYTES = 2_000_000
 _MOST_INLINE_WORKERS = 4
 
 
@@ -187,7 +180,7 @@ class RayPool(_Closing):
         self._session = contextlib.ExitStack()
         try:
             n_cpus = n_threads * (1 if callable(n_workers) else n_workers)
-            ray, self._own = self._session.enter_context(_ray_session(address, n_cpus))
+            ray, self._own = self._session.enter_context(ray_session(address, n_cpus))
             self._ray = ray
             available = int(ray.cluster_resources().get("CPU", 0))
             if callable(n_workers):
@@ -222,12 +215,12 @@ class RayPool(_Closing):
         except ray.exceptions.RayTaskError as error:
             raise _cause(error) from error
         except ray.exceptions.RayActorError as error:
-            raise TrainingError(f"A worker died while it started: {_first_line(error)}") from error
+            raise TrainingError(f"A worker died while it started: {first_line(error)}") from error
 
     def grad_slices(self, step: int, params: Array, shards: Sequence[Shard]) -> list[GradSlice]:
         ray = self._ray
         # To a few workers the bytes travel faster inside the call than through the object store.
-        inline = self._own and params.nbytes <= _INLINE_BYTES and self.n_workers <= _MOST_INLINE_WORKERS
+        inline = self._own and params.nbytes <= INLINE_BYTES and self.n_workers <= _MOST_INLINE_WORKERS
         params_ref = params if inline else ray.put(params)
         found: list[GradSlice | None] = [None] * len(shards)
         n_replaced = 0
@@ -247,7 +240,7 @@ class RayPool(_Closing):
                 n_replaced += 1
                 if n_replaced > _MOST_REPLACEMENTS_A_STEP:
                     raise TrainingError(
-                        f"Workers died {n_replaced} times in step {step}, the last one with: {_first_line(error)} "
+                        f"Workers died {n_replaced} times in step {step}, the last one with: {first_line(error)} "
                         "A worker that keeps dying is usually out of memory; try fewer workers."
                     ) from error
                 # Only the lost shard is computed again, by a worker in the dead one's place.
@@ -294,92 +287,10 @@ def _actor_class() -> type:
     return DistnumWorker
 
 
-@contextlib.contextmanager
-def _ray_session(address: str | None, n_cpus: int) -> Iterator[tuple[Any, bool]]:
-    """The ray module, connected, and whether the session was started here; then it also ends here."""
-    environment = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
-    address = address or os.environ.get("RAY_ADDRESS") or None
-    if address is None:
-        # Our own session: nobody else may connect to it, and its workers run at full priority.
-        environment |= {"RAY_AUTH_MODE": "token", "RAY_worker_niceness": "0"}
-        environment["RAY_max_direct_call_object_size"] = str(_INLINE_BYTES)
-    else:
-        _check_address(address)
-        environment["RAY_NUM_REDIS_GET_RETRIES"] = "1"  # its name is historic: attempts at the head
-    with _environment(environment), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
-        import ray
-
-        if ray.is_initialized():
-            yield ray, False
-            return
-        quiet = {"logging_level": "error", "log_to_driver": False, "configure_logging": True}
-        try:
-            if address is None:
-                n_cpus = max(n_cpus, os.cpu_count() or 1)
-                ray.init(num_cpus=n_cpus, include_dashboard=False, object_store_memory=_STORE_BYTES, **quiet)
-            else:
-                ray.init(address=address, **quiet)
-        except (OSError, ValueError, RuntimeError, AssertionError, ray.exceptions.RayError) as error:
-            if address is None:
-                raise TrainingError(f"Ray does not start on this machine: {_first_line(error)}") from error
-            raise _unreachable(address, _first_line(error)) from error
-        reaper = start_reaper(_descendants()) if address is None else None
-        try:
-            yield ray, address is None
-        finally:
-            ray.shutdown()
-            if reaper is not None:
-                reaper.communicate()
-
-
-def _check_address(address: str) -> None:
-    """Refuse at once what Ray would try to reach for minutes."""
-    if address in ("auto", "local"):
-        return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise InputError(f"address is {address!r}; it must be HOST:PORT of a Ray cluster's head, or auto.")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S).close()
-    except OSError as error:
-        raise _unreachable(address, error.strerror or str(error)) from None
-
-
-def _unreachable(address: str, reason: str) -> InputError:
-    return InputError(
-        f"address is {address!r}, where no Ray cluster can be reached ({reason.rstrip('.')}); "
-        "it must be HOST:PORT of a cluster's head, or auto for one on this machine."
-    )
-
-
-def _descendants() -> list[int]:
-    import psutil
-
-    return [process.pid for process in psutil.Process().children(recursive=True)]
-
-
-@contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Environment variables for a while; one that the user has set stays as it is."""
-    added = {name: value for name, value in values.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
-
-
 def _cause(error: Exception) -> BaseException:
     """What a worker raised, as it was raised there."""
     cause = getattr(error, "cause", None)
     return cause if isinstance(cause, BaseException) else error
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].strip() if lines else type(error).__name__
 
 
 @cache

@@ -12,8 +12,11 @@ import pytest
 
 import distnum
 from distnum import InputError, TrainingError
+from distnum.checkpoints import params_sha256
+from distnum.jobs import network_job, prepare
+from distnum.loop import run_steps
+from distnum.placement import open_pool
 from distnum.pools import RayPool
-from distnum.training import network_job, open_pool, prepare, run_steps
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
@@ -63,7 +66,7 @@ def test_a_worker_that_is_killed_costs_nothing_but_time(undisturbed: str) -> Non
             state = step.state
             if step.step in (1, 2):
                 os.kill(pool.worker_pids[step.step], signal.SIGKILL)
-    assert distnum.runs.params_sha256(state.params) == undisturbed
+    assert params_sha256(state.params) == undisturbed
 
 
 def test_a_worker_that_always_dies_is_not_restarted_for_ever(tmp_path: Path) -> None:

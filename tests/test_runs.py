@@ -16,15 +16,15 @@ import pytest
 from numpy.typing import NDArray
 
 from distnum import InputError, TrainingError
-from distnum.runs import (
+from distnum.checkpoints import (
     CheckpointError,
-    RunFolder,
     State,
     checkpoint_bytes,
     params_sha256,
     read_checkpoint,
     write_whole,
 )
+from distnum.runs import RunFolder
 
 DECIDING = {"seed": 3, "data": "mnist-10k", "hidden": [4], "h": 1e-4}
 

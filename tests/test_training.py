@@ -12,7 +12,8 @@ from safetensors.numpy import load_file
 
 import distnum
 from distnum import InputError, TrainingError, TwoLayerNet
-from distnum.runs import RunFolder, params_sha256
+from distnum.checkpoints import params_sha256
+from distnum.runs import RunFolder
 
 SMALL: dict[str, Any] = {"hidden": (8,), "steps": 12, "batch_size": 20, "workers": 0}
 

@@ -1,0 +1,205 @@
+"""What is trained and how: the job that a configuration, or the arguments of ``train``, describe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distnum.checkpoints import State, frozen
+from distnum.config import Config
+from distnum.data import Dataset, batch_at, batch_of_rows, load_data
+from distnum.errors import InputError
+from distnum.metrics import Evaluation, evaluate
+from distnum.networks import Network
+from distnum.objectives import BlackBox, Layout, LossFunction, Objective, Params
+from distnum.optimizers import Optimizer
+from distnum.propagation import Propagation
+
+__all__ = ["Job", "black_box_job", "network_job", "prepare"]
+
+Array = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained and how: all that decides the bits.
+
+    Attributes:
+        config: with ``data`` naming the data set that was really used.
+        objective: what is differenced.
+        batch_at: gives the batch of a step, counted from 1.
+        initial: the state before the first step.
+        network, dataset: None for a black box.
+        layout: how a black box wants its parameters; None for a network.
+    """
+
+    config: Config
+    objective: Objective
+    batch_at: Callable[[int], Any]
+    initial: State
+    network: Network | None = None
+    dataset: Dataset | None = None
+    layout: Layout | None = None
+
+    @property
+    def optimizer(self) -> Optimizer:
+        return _optimizer(self.config)
+
+    def evaluate(self, params: Array) -> Evaluation | None:
+        """The network on the test examples; None for a black box."""
+        if self.network is None or self.dataset is None:
+            return None
+        return evaluate(self.network, params, self.dataset.x_test, self.dataset.y_test)
+
+    def named_params(self, params: Array) -> dict[str, Array]:
+        """The parameters as arrays by name."""
+        if self.network is not None:
+            return self.network.unpack(params)
+        assert self.layout is not None
+        view = self.layout.view(params)
+        return view if self.layout.names else {"params": view}
+
+    def folder_config(self) -> dict[str, Any]:
+        """What ``config.toml`` of the run says."""
+        if self.network is not None:
+            return self.config.to_dict()
+        network_fields = {"data", "hidden", "activation", "loss", "init", "init_std", "method"}
+        kept = {name: value for name, value in self.config.to_dict().items() if name not in network_fields}
+        return {"objective": "python"} | kept
+
+    def deciding(self) -> dict[str, Any]:
+        """What must not change when a run is continued."""
+        return {name: value for name, value in self.folder_config().items() if name in self._deciding_names}
+
+    @property
+    def _deciding_names(self) -> set[str]:
+        return {"objective", *self.config.deciding()}
+
+
+def _optimizer(config: Config) -> Optimizer:
+    return Optimizer(config.optimizer, momentum=config.momentum, weight_decay=config.weight_decay)
+
+
+def network_job(config: Config, dataset: Dataset | None = None) -> Job:
+    """Training a network on a data set: the one given, or the one that the configuration names.
+
+    Raises:
+        InputError: the data cannot be read, or does not fit the configuration.
+    """
+    if dataset is None:
+        dataset = load_data(config.data)
+    config = replace(config, data=dataset.name)
+    n_train = len(dataset.x_train)
+    if config.batch_size > n_train:
+        raise InputError(
+            f"batch_size is {config.batch_size:,}, but {dataset.name} has {n_train:,} training examples; "
+            "it must not be more."
+        )
+    if config.loss == "cross_entropy" and not dataset.has_labels:
+        raise InputError(
+            f"loss is 'cross_entropy', but the targets of {dataset.name} are real numbers; "
+            "it must be mean_squared_error for them."
+        )
+    network = Network(
+        (dataset.n_inputs, *config.hidden, dataset.n_outputs), activation=config.activation, loss=config.loss
+    )
+    params = network.initial_params(config.seed, config.init, config.init_std, config.dtype)
+    objective: Objective
+    if config.method == "propagate":
+        objective = Propagation(network, config.scheme, config.step_size)
+    else:
+        layout = Layout((), ((network.n_params,),))
+        objective = BlackBox(
+            network.loss, layout, network.n_params, config.scheme, config.step_size, network.param_name
+        )
+    return Job(
+        config=config,
+        objective=objective,
+        batch_at=partial(batch_at, dataset, config.seed, config.batch_size, config.dtype),
+        initial=_initial_state(config, params),
+        network=network,
+        dataset=dataset,
+    )
+
+
+def black_box_job(loss: LossFunction, params: Params, data: Any, config: Config) -> Job:
+    """Training any callable ``loss(params, batch)``.
+
+    Args:
+        loss: what to make small.
+        params: where to begin: an array or a dict of arrays, float32 or float64.
+        data: an array or a tuple of arrays of one length (a batch is ``batch_size`` random
+            rows of each), a ``Dataset`` (a batch is ``(x, y)``), a function from the step,
+            counted from 1, to its batch, or None (the batch is None).
+        config: the fields about networks do not matter.
+    """
+    layout, flat = Layout.of(params)
+    config = replace(config, dtype=str(flat.dtype))
+    h = None if config.h == "auto" else float(config.h)
+    return Job(
+        config=config,
+        objective=BlackBox(loss, layout, flat.size, config.scheme, h),
+        batch_at=_batches(data, config),
+        initial=_initial_state(config, flat),
+        layout=layout,
+    )
+
+
+def _batches(data: Any, config: Config) -> Callable[[int], Any]:
+    if data is None:
+        return _no_batch
+    if isinstance(data, Dataset):
+        n_rows = len(data.x_train)
+        source: Callable[[int], Any] = partial(batch_at, data, config.seed, config.batch_size, config.dtype)
+    elif callable(data):
+        return cast("Callable[[int], Any]", data)
+    else:
+        arrays = tuple(np.asarray(one) for one in data) if isinstance(data, (tuple, list)) else np.asarray(data)
+        lengths = {len(one) if one.ndim else 0 for one in (arrays if isinstance(arrays, tuple) else (arrays,))}
+        if len(lengths) != 1 or 0 in lengths:
+            raise InputError(f"data has arrays of {sorted(lengths)} rows; all must have the same number, at least 1.")
+        n_rows = lengths.pop()
+        source = partial(batch_of_rows, arrays, config.seed, config.batch_size)
+    if config.batch_size > n_rows:
+        raise InputError(f"batch_size is {config.batch_size:,}, but data has {n_rows:,} rows; it must not be more.")
+    return source
+
+
+def _no_batch(step: int) -> None:
+    return None
+
+
+def _initial_state(config: Config, params: Array) -> State:
+    return State(0, frozen(params), _optimizer(config).initial_state(params))
+
+
+def prepare(
+    loss: str | LossFunction | None, params: Params | None, data: Any, config: Config | None, options: Mapping[str, Any]
+) -> Job:
+    """The job that the arguments of ``train`` and ``steps`` describe."""
+    base = config if config is not None else Config()
+    if callable(loss):
+        if params is None:
+            raise InputError("params is missing; a loss function needs the parameters to begin with.")
+        if config is None:
+            base = replace(base, h="auto")
+        return black_box_job(loss, params, data, base.with_changes(options))
+    if params is not None:
+        raise InputError("params is given without a loss function; a network makes its own parameters from the seed.")
+    if loss is not None:
+        options = {**options, "loss": loss}
+    if isinstance(data, tuple):
+        if len(data) != 4:
+            raise InputError(f"data is a tuple of {len(data)}; it must be (x_train, y_train, x_test, y_test).")
+        x_train, y_train, x_test, y_test = (np.asarray(array) for array in data)
+        data = Dataset(x_train, y_train, x_test, y_test)
+    if isinstance(data, Dataset):
+        return network_job(base.with_changes(options), data)
+    if data is not None:
+        options = {**options, "data": data}
+    return network_job(base.with_changes(options))

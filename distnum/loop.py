@@ -1,0 +1,119 @@
+"""The training loop: one SGD step after the other, as a generator of records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distnum.checkpoints import State, frozen
+from distnum.errors import TrainingError
+from distnum.jobs import Job
+from distnum.optimizers import Schedule, clip
+from distnum.plan import assemble, make_shards
+from distnum.pools import Pool, single_threaded_blas
+
+__all__ = ["Step", "run_steps"]
+
+Array = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One SGD iteration.
+
+    Attributes:
+        step: its number, counted from 1.
+        loss: of the step's batch, before the update.
+        learning_rate: of this step.
+        grad_norm: Euclidean norm of the gradient, before clipping.
+        loss_evaluations: losses that the gradient took.
+        compute_s: seconds of the slowest worker.
+        dispatch_gather_s: seconds of planning, sending and gathering beside that.
+        update_s: seconds of checking and applying the gradient.
+        state: after the update.
+    """
+
+    step: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    loss_evaluations: int
+    compute_s: float
+    dispatch_gather_s: float
+    update_s: float
+    state: State = field(repr=False)
+
+    @property
+    def params(self) -> Array:
+        """The parameters after the update, flat and read-only."""
+        return self.state.params
+
+    def row(self) -> dict[str, Any]:
+        """As it stands in ``metrics.jsonl``."""
+        return {name: value for name, value in vars(self).items() if name != "state"}
+
+
+def run_steps(job: Job, pool: Pool, state: State) -> Iterator[Step]:
+    """The steps of a job from a state on; the state after each is in its record.
+
+    Raises:
+        TrainingError: a loss or a gradient is not finite, or the workers are lost.
+    """
+    config, objective = job.config, job.objective
+    optimizer = job.optimizer
+    schedule = Schedule(
+        config.schedule, config.learning_rate, config.steps, config.schedule_every, config.schedule_factor
+    )
+    for number in range(state.step + 1, config.steps + 1):
+        started = perf_counter()
+        with single_threaded_blas():
+            # Which tiles each worker gets: a pure function of the parameters and the batch.
+            if pool.n_workers == 1:
+                shards = [np.arange(len(objective.tiles) - 1)]
+            else:
+                shards = make_shards(objective.at(state.params, job.batch_at(number)).costs, pool.n_workers)
+            slices = pool.grad_slices(number, state.params, shards)
+            grad = np.empty_like(state.params)
+            for shard, grad_slice in zip(shards, slices, strict=True):
+                assemble(grad, objective.tiles, shard, grad_slice.values)
+            gathered = perf_counter()
+
+            loss = slices[0].loss
+            assert loss is not None
+            _check_finite(job, number, loss, grad)
+            learning_rate = schedule.at(number)
+            grad, grad_norm = clip(grad, config.clip_norm)
+            with np.errstate(over="ignore", invalid="ignore"):
+                params, optimizer_state = optimizer.update(
+                    grad, state.optimizer_state, state.params, learning_rate, number
+                )
+            state = State(number, frozen(params), optimizer_state)
+        compute_s = max(grad_slice.compute_s for grad_slice in slices)
+        yield Step(
+            step=number,
+            loss=loss,
+            learning_rate=learning_rate,
+            grad_norm=grad_norm,
+            loss_evaluations=objective.n_evaluations,
+            compute_s=compute_s,
+            dispatch_gather_s=max(0.0, gathered - started - compute_s),
+            update_s=perf_counter() - gathered,
+            state=state,
+        )
+
+
+def _check_finite(job: Job, number: int, loss: float, grad: Array) -> None:
+    remedy = f"Try a smaller learning rate than {job.config.learning_rate:g}, or clip_norm."
+    if not np.isfinite(loss):
+        raise TrainingError(f"The loss is {loss} in step {number}. {remedy}")
+    if not np.isfinite(grad).all():
+        index = int(np.flatnonzero(~np.isfinite(grad))[0])
+        raise TrainingError(
+            f"The partial derivative of parameter {job.objective.param_name(index)} (index {index}) is {grad[index]} "
+            f"in step {number}, with h = {job.config.h}. {remedy}"
+        )
