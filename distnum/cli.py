@@ -160,6 +160,8 @@ def _train(options: argparse.Namespace) -> int:
     if options.config is not None:
         config = config_of(read_toml(Path(options.config)), options.config)
     config = config.with_changes(_config_changes(options))
+    if options.out == "":
+        raise InputError("out is ''; it must name a folder.")
     out = Path(options.out) if options.out is not None else _new_run_folder()
     return _run_training(options, config=config, out=out)
 
