@@ -179,8 +179,8 @@ class RayPool(_Closing):
         self._tiles = objective.tiles
         self._session = contextlib.ExitStack()
         try:
-            n_cpus = n_threads * (1 if callable(n_workers) else n_workers)
-            ray, self._own = self._session.enter_context(ray_session(address, n_cpus))
+            asked = 1 if callable(n_workers) else n_workers
+            ray, self._own = self._session.enter_context(ray_session(address, asked * n_threads, asked))
             self._ray = ray
             available = int(ray.cluster_resources().get("CPU", 0))
             if callable(n_workers):

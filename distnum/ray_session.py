@@ -17,12 +17,14 @@ __all__ = ["INLINE_BYTES", "first_line", "ray_session"]
 _CONNECT_TIMEOUT_S = 10.0
 # Of the object store of a session started here: data sets and, with many workers, parameters.
 _STORE_BYTES = 512 * 2**20
+# Of a worker process, at least.
+_WORKER_BYTES = 100 * 2**20
 # Arguments and results up to this size travel inside the calls of such a session.
 INLINE_BYTES = 2_000_000
 
 
 @contextlib.contextmanager
-def ray_session(address: str | None, n_cpus: int) -> Iterator[tuple[Any, bool]]:
+def ray_session(address: str | None, n_cpus: int, n_workers: int) -> Iterator[tuple[Any, bool]]:
     """The ray module, connected, and whether the session was started here; then it also ends here."""
     environment = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
     address = address or os.environ.get("RAY_ADDRESS") or None
@@ -30,6 +32,7 @@ def ray_session(address: str | None, n_cpus: int) -> Iterator[tuple[Any, bool]]:
         # Our own session: nobody else may connect to it, and its workers run at full priority.
         environment |= {"RAY_AUTH_MODE": "token", "RAY_worker_niceness": "0"}
         environment["RAY_max_direct_call_object_size"] = str(INLINE_BYTES)
+        _check_memory(n_workers)
     else:
         _check_address(address)
         environment["RAY_NUM_REDIS_GET_RETRIES"] = "1"  # its name is historic: attempts at the head
@@ -58,6 +61,18 @@ def ray_session(address: str | None, n_cpus: int) -> Iterator[tuple[Any, bool]]:
             ray.shutdown()
             if reaper is not None:
                 reaper.communicate()
+
+
+def _check_memory(n_workers: int) -> None:
+    """Refuse more workers than this machine can hold, before they bring it down."""
+    import psutil
+
+    most = max(1, int(psutil.virtual_memory().available // _WORKER_BYTES))
+    if n_workers > most:
+        raise InputError(
+            f"workers is {n_workers:,}, but this machine's free memory has room for about {most:,} worker processes; "
+            "it must not be more."
+        )
 
 
 def _check_address(address: str) -> None:

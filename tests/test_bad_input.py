@@ -78,6 +78,7 @@ CASES: list[tuple[list[str], list[str]]] = [
     (["train", "--seed", "-1"], ["seed is '-1'", "at least 0"]),
     (["train", "--workers", "-2"], ["workers is '-2'", "'auto' or a whole number of at least 0"]),
     (["train", "--workers", "many"], ["workers is 'many'", "'auto'"]),
+    (["train", *QUICK, "--workers", "100000"], ["workers is 100,000", "free memory has room for about"]),
     (["train", "--threads-per-worker", "0"], ["threads_per_worker is '0'", "at least 1"]),
     (["train", *QUICK, "--address", "h:1"], ["address is 'h:1'", "workers is 0"]),
     (["train", "--address", "nowhere"], ["address is 'nowhere'", "HOST:PORT"]),
