@@ -1,6 +1,6 @@
 """``python -m distnum`` is ``distnum``."""
 
-from distnum.cli import main
+from distnum.cli import run
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run()

@@ -29,9 +29,20 @@ if TYPE_CHECKING:
     from distnum.pools import Pool
     from distnum.training import TrainResult
 
-__all__ = ["main"]
+__all__ = ["main", "run"]
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def run() -> NoReturn:
+    """The command itself: ends the process with ``main``'s code."""
+    code = main()
+    if code == INTERRUPTED:
+        # At once: what an interrupted library would still do at the end of the process can crash.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -198,7 +209,7 @@ def _run_training(options: argparse.Namespace, out: Path, **arguments: Any) -> i
             result = train(
                 out=out, on_prepared=watch.prepared, on_start=watch.started, on_step=watch.stepped, **arguments
             )
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):  # Ray's own handler of SIGTERM raises the latter
             watch.close()
             return _interrupted(out)
         finally:

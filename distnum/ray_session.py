@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -43,6 +45,8 @@ def ray_session(address: str | None, n_cpus: int, n_workers: int) -> Iterator[tu
         if ray.is_initialized():
             yield ray, False
             return
+        before = _descendants()
+        handler = signal.getsignal(signal.SIGTERM)
         quiet = {"logging_level": "error", "log_to_driver": False, "configure_logging": True}
         try:
             if address is None:
@@ -54,7 +58,17 @@ def ray_session(address: str | None, n_cpus: int, n_workers: int) -> Iterator[tu
             if address is None:
                 raise TrainingError(f"Ray does not start on this machine: {first_line(error)}") from error
             raise _unreachable(address, first_line(error)) from error
-        reaper = start_reaper(_descendants()) if address is None else None
+        except BaseException:
+            # Interrupted half-way: what has been started would outlive us.
+            started = _descendants() - before
+            ray.shutdown()
+            for process in started:
+                with contextlib.suppress(Exception):
+                    process.kill()
+            raise
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # Ray has put its own in place
+        reaper = start_reaper([process.pid for process in _descendants() - before]) if address is None else None
         try:
             yield ray, address is None
         finally:
@@ -84,8 +98,8 @@ def _check_address(address: str) -> None:
         raise InputError(f"address is {address!r}; it must be HOST:PORT of a Ray cluster's head, or auto.")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S).close()
-    except OSError as error:
-        raise _unreachable(address, error.strerror or str(error)) from None
+    except (OSError, UnicodeError) as error:
+        raise _unreachable(address, getattr(error, "strerror", None) or str(error)) from None
 
 
 def _unreachable(address: str, reason: str) -> InputError:
@@ -95,10 +109,10 @@ def _unreachable(address: str, reason: str) -> InputError:
     )
 
 
-def _descendants() -> list[int]:
+def _descendants() -> set[Any]:
     import psutil
 
-    return [process.pid for process in psutil.Process().children(recursive=True)]
+    return set(psutil.Process().children(recursive=True))
 
 
 @contextlib.contextmanager

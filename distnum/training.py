@@ -275,7 +275,7 @@ def _train(
                         saved_step = state.step
                     if on_step is not None and on_step(step, row) and not completed:
                         break
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, SystemExit):
                 if state.step != saved_step:
                     save(state)
                 raise
