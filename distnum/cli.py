@@ -182,6 +182,7 @@ def _resume(options: argparse.Namespace) -> int:
 
     run = RunFolder.look(Path(options.dir))
     changes = _config_changes(options)
+    Config().with_changes(changes)  # refuses bad values, also where there is nothing to do
     if run.result_file.exists() and "steps" not in changes:
         print(f"distnum: run {options.dir} is complete; there is nothing to resume.", file=sys.stderr)
         return DONE
@@ -345,7 +346,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from distnum.runs import RunFolder
 
     model = load_model(RunFolder.look(Path(options.dir)))
-    dataset = load_data(options.data or model.data)
+    dataset = load_data(options.data if options.data is not None else model.data)
     evaluation = model.evaluate(dataset)
     if options.json:
         print(json.dumps({"data": dataset.name} | evaluation.to_dict()))
@@ -410,16 +411,16 @@ def _plot(options: argparse.Namespace) -> int:
     from distnum.runs import RunFolder, config_of
 
     run = RunFolder.look(Path(options.dir))
-    out = Path(options.out) if options.out else run.path
-    if not out.is_dir():
-        raise InputError(f"out is {str(out)!r}, which is not a folder; it must be one that exists.")
-    plot_curves(run.rows(), out / "loss.png")
+    out = Path(options.out) if options.out is not None else run.path
+    if options.out == "" or not out.is_dir():
+        raise InputError(f"out is {options.out!r}, which is not a folder; it must be one that exists.")
+    rows = run.rows()
+    model = load_model(run) if run.model_file.exists() else None
+    plot_curves(rows, out / "loss.png")
     print(out / "loss.png")
-    if run.model_file.exists():
-        model = load_model(run)
-        if len(model.example_shape) == 2:
-            config = config_of(run.config_values(), str(run.config_file))
-            initial = model.network.initial_params(config.seed, config.init, config.init_std, config.dtype)
-            plot_weights(model, initial, out / "weights.png")
-            print(out / "weights.png")
+    if model is not None and len(model.example_shape) == 2:
+        config = config_of(run.config_values(), str(run.config_file))
+        initial = model.network.initial_params(config.seed, config.init, config.init_std, config.dtype)
+        plot_weights(model, initial, out / "weights.png")
+        print(out / "weights.png")
     return DONE

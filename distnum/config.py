@@ -309,7 +309,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise InputError(f"config is {str(path)!r}, which is not found; it must be a TOML file.") from None
     except OSError as error:
         raise InputError(f"config is {str(path)!r}, which cannot be read: {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"config is {str(path)!r}, which is not valid TOML: {error}") from None
 
 

@@ -205,6 +205,8 @@ def load_data(source: str | Path | Dataset = EMBEDDED) -> Dataset:
     if source == EMBEDDED:
         with resources.as_file(resources.files("distnum") / "datasets" / "mnist_10k") as folder:
             return _load_idx_folder(folder, EMBEDDED)
+    if source == "":
+        raise InputError("data is ''; it must name a data set, a folder or a file.")
     try:
         path = Path(source).expanduser()
         if path.is_dir():

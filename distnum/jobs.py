@@ -94,6 +94,10 @@ def network_job(config: Config, dataset: Dataset | None = None) -> Job:
     if dataset is None:
         dataset = load_data(config.data)
     config = replace(config, data=dataset.name)
+    for field in ("x_train", "x_test"):
+        x = getattr(dataset, field)
+        if x.dtype.kind == "f" and np.abs(x).max() > np.finfo(config.dtype).max:
+            raise InputError(f"{dataset.name}: {field} holds {np.abs(x).max():g}, which {config.dtype} cannot hold.")
     n_train = len(dataset.x_train)
     if config.batch_size > n_train:
         raise InputError(

@@ -56,6 +56,8 @@ class Model:
                 f"data {dataset.name} has {dataset.n_inputs} inputs an example; "
                 f"the model takes {self.network.n_inputs}."
             )
+        if not dataset.has_labels and self.network.loss_function.name == "cross_entropy":
+            raise InputError(f"data {dataset.name} has real targets; this model's cross_entropy needs labels.")
         if dataset.has_labels and int(dataset.y_test.max()) >= self.network.n_outputs:
             raise InputError(
                 f"data {dataset.name} has the label {int(dataset.y_test.max())}; this model knows labels below "
@@ -119,8 +121,12 @@ def read_images(path: Path, model: Model, invert: bool = False) -> tuple[NDArray
     Raises:
         InputError: the file cannot be read, or does not fit.
     """
-    if not path.is_file():
-        raise InputError(f"file is {str(path)!r}, which is {'not a file' if path.exists() else 'not found'}.")
+    try:
+        problem = "" if path.is_file() else "not a file" if path.exists() else "not found"
+    except OSError as error:
+        problem = f"unreadable ({error.strerror})"
+    if problem:
+        raise InputError(f"file is {str(path)!r}, which is {problem}.")
     remarks: list[str] = []
     x = _read_npy(path, model) if path.suffix.lower() == ".npy" else _read_picture(path, model, remarks)
     if invert:

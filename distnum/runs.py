@@ -110,8 +110,12 @@ class RunFolder:
     def look(cls, path: Path) -> RunFolder:
         """An existing run, to read from."""
         run = cls(path)
-        if not run.config_file.is_file():
+        try:
+            found = run.config_file.is_file()
             what = "has no config.toml" if path.is_dir() else "is not a folder" if path.exists() else "is not found"
+        except OSError as error:
+            found, what = False, f"cannot be read ({error.strerror})"
+        if not found:
             raise InputError(f"run {str(path)!r} {what}; name the folder that distnum train made.")
         return run
 
@@ -166,7 +170,15 @@ class RunFolder:
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows written so far; a last line cut short is left out."""
-        return list(_read_rows(self.metrics_file))
+        rows = list(_read_rows(self.metrics_file))
+        for row in rows:
+            for name in ("loss", "test_accuracy"):
+                if not isinstance(row.get(name, None if name == "loss" else 0.0), (int, float)):
+                    raise InputError(
+                        f"{self.metrics_file} has a row of step {row['step']} whose {name} is {row.get(name)!r}; "
+                        "it must be a number."
+                    )
+        return rows
 
     def continue_rows(self, step: int) -> list[dict[str, Any]]:
         """Keep the rows up to a step, drop the later ones, and go on writing after them."""
@@ -205,6 +217,10 @@ class RunFolder:
 
     def latest_checkpoint(self) -> tuple[State, dict[str, Any], list[str]] | None:
         """The newest valid checkpoint, what was decided then, and a note on each that was passed over."""
+        if not self.checkpoint_folder.is_dir():
+            raise InputError(
+                f"run {str(self.path)!r} has lost its folder checkpoints; without it, it must be begun anew."
+            )
         notes: list[str] = []
         for path in self._checkpoints():
             try:
@@ -246,15 +262,20 @@ def _not_written(path: Path, error: OSError) -> TrainingError:
 
 
 def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    with contextlib.suppress(FileNotFoundError), path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                return  # cut short by a crash; what follows cannot be older
-            if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-                return
-            yield row
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            for line in file:
+                try:
+                    row = json.loads(line)
+                except (ValueError, RecursionError):
+                    return  # cut short by a crash; what follows cannot be older
+                if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+                    return
+                yield row
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
 
 
 def version_facts() -> dict[str, str]:

@@ -216,6 +216,10 @@ def _resumed(
     state, decided, notes = found
     for note in notes:
         log.warning(note)
+    if job.config.steps < state.step:
+        raise InputError(
+            f"steps is {job.config.steps}, but {str(run.path)!r} has done {state.step} already; it must not be less."
+        )
     if state.params.shape != job.initial.params.shape:
         raise InputError(
             f"the checkpoint of {str(run.path)!r} has {state.params.size:,} parameters, the run's configuration "

@@ -115,7 +115,7 @@ CASES: list[tuple[list[str], list[str]]] = [
     (["predict", "done", "empty"], ["file is 'empty'", "not a file"]),
     (["predict", "done", "shape.npy"], ["shape.npy has shape (2, 5)", "(n, 784)"]),
     (["predict", "done"], ["FILE"]),
-    (["plot", "broken"], ["no steps to plot"]),
+    (["plot", "broken"], ["model.safetensors", "cannot be read"]),
     (["plot", "done", "--out", "missing"], ["out is 'missing'", "not a folder"]),
 ]
 

@@ -108,7 +108,7 @@ def test_probabilities_are_those_of_the_labels(result: TrainResult, model: Model
     [
         (np.zeros((2, 5)), np.array([0, 1]), "5 inputs"),
         (np.zeros((2, 4)), np.array([0, 3]), "label 3"),
-        (np.zeros((2, 4)), np.zeros((2, 2)), "2 targets"),
+        (np.zeros((2, 4)), np.zeros((2, 2)), "real targets"),
     ],
 )
 def test_data_that_does_not_fit_the_network_is_refused(x: NDArray[Any], y: NDArray[Any], words: str) -> None:
