@@ -57,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(str(error), BAD_INPUT)
     except TrainingError as error:
         return _complain(str(error), FAILED)
+    except MemoryError as error:
+        return _complain(f"this machine has not enough memory: {error}", FAILED)
     except KeyboardInterrupt:
         return _complain("interrupted.", INTERRUPTED)
     except BrokenPipeError:
@@ -183,7 +185,7 @@ def _resume(options: argparse.Namespace) -> int:
     run = RunFolder.look(Path(options.dir))
     changes = _config_changes(options)
     Config().with_changes(changes)  # refuses bad values, also where there is nothing to do
-    if run.result_file.exists() and "steps" not in changes:
+    if run.complete and "steps" not in changes:
         print(f"distnum: run {options.dir} is complete; there is nothing to resume.", file=sys.stderr)
         return DONE
     return _run_training(options, out=run.path, resume=True, **changes)

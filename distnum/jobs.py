@@ -112,6 +112,7 @@ def network_job(config: Config, dataset: Dataset | None = None) -> Job:
     network = Network(
         (dataset.n_inputs, *config.hidden, dataset.n_outputs), activation=config.activation, loss=config.loss
     )
+    _check_memory(network, config)
     params = network.initial_params(config.seed, config.init, config.init_std, config.dtype)
     objective: Objective
     if config.method == "propagate":
@@ -129,6 +130,21 @@ def network_job(config: Config, dataset: Dataset | None = None) -> Job:
         network=network,
         dataset=dataset,
     )
+
+
+def _check_memory(network: Network, config: Config) -> None:
+    """Refuse a network that this machine cannot hold, before it tries."""
+    import psutil
+
+    # Parameters, gradient, update and what the optimiser keeps; and the confusion matrix.
+    n_bytes = 6 * 8 * network.n_params + 8 * network.n_outputs**2
+    available = psutil.virtual_memory().available
+    if n_bytes > available:
+        raise InputError(
+            f"hidden is {','.join(map(str, config.hidden)) or 'none'}, which makes a network {network} of "
+            f"{network.n_params:,} parameters; it needs {n_bytes / 2**30:,.1f} GiB, and "
+            f"{available / 2**30:,.1f} are free."
+        )
 
 
 def black_box_job(loss: LossFunction, params: Params, data: Any, config: Config) -> Job:

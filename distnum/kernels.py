@@ -7,7 +7,9 @@ on the arguments alone; the interpreter lock is released.
 
 from __future__ import annotations
 
+import logging
 from math import log1p
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,8 @@ from distnum.losses import Series
 __all__ = ["StraightUnits", "add_straight_changes"]
 
 Array = NDArray[np.floating]
+
+log = logging.getLogger("distnum")
 
 # Units are taken in groups of so many, which fill the vector registers.
 _GROUP = 8
@@ -63,7 +67,7 @@ class StraightUnits:
             numerators: the scheme's weights of the points.
             total: shape ``(n_rows, n_units + 1)``; added to. The last column is scratch.
         """
-        add_straight_changes(
+        _run_compiled(
             inputs,
             self.counts,
             self.units,
@@ -77,7 +81,6 @@ class StraightUnits:
         )
 
 
-@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def add_straight_changes(
     inputs: Any,
     counts: Any,
@@ -138,3 +141,24 @@ def add_straight_changes(
             unit = units[example]
             for j in range(n):
                 sums[unit[j]] += change[j]
+
+
+def _compiled(cache: bool) -> Any:
+    return njit(cache=cache, nogil=True, error_model="numpy")(add_straight_changes)
+
+
+_loop: Any = None
+
+
+def _run_compiled(*arguments: Any) -> None:
+    """Run the compiled loop; where machine code cannot be kept or read back, compile it anew."""
+    global _loop
+    try:
+        if _loop is None:
+            _loop = _compiled(cache=True)
+        _loop(*arguments)
+    except (OSError, EOFError, RuntimeError, UnpicklingError, ValueError, ImportError) as error:
+        # All of these come from the files of the cache, before anything has been computed.
+        log.info("compiled code is not kept: %s", error)
+        _loop = _compiled(cache=False)
+        _loop(*arguments)

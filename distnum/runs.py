@@ -158,6 +158,23 @@ class RunFolder:
         """What stands in ``config.toml``."""
         return read_toml(self.config_file)
 
+    def rewrite_config(self, values: Mapping[str, Any]) -> None:
+        """Put other values into ``config.toml``."""
+        try:
+            write_whole(self.config_file, write_toml(values).encode())
+        except OSError as error:
+            raise _not_written(self.config_file, error) from None
+
+    @property
+    def complete(self) -> bool:
+        """Whether all the steps that the configuration asks for are in a result with its model."""
+        try:
+            done = json.loads(self.result_file.read_bytes())["steps"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return False
+        steps = self.config_values().get("steps", Config().steps)
+        return self.model_file.is_file() and isinstance(done, int) and done >= steps
+
     # --- rows ---------------------------------------------------------------------
 
     def append(self, row: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from distnum.checkpoints import State, frozen, params_sha256
 from distnum.config import Config
-from distnum.errors import InputError
+from distnum.errors import InputError, TrainingError
 from distnum.jobs import Job, prepare
 from distnum.loop import Step, run_steps
 from distnum.metrics import Evaluation
@@ -176,7 +177,7 @@ def train(
         if on_prepared is not None:
             on_prepared(job, state.step)
         return _train(job, run, state, rows, began, on_start, on_step)
-    except InputError:
+    except Exception:
         if run is not None and created:
             run.discard()
         raise
@@ -237,6 +238,9 @@ def _resumed(
             f"steps is {deciding['steps']}, but the cosine schedule of {str(run.path)!r} was laid out for "
             f"{decided.get('steps')}; it must stay the same."
         )
+    if "steps" in options and job.config.steps != values.get("steps", job.config.steps):
+        values["steps"] = job.config.steps  # so that a later resume knows how far to go
+        run.rewrite_config(({"objective": "python"} if of_python else {}) | values)
     return job, State(state.step, frozen(state.params), state.optimizer_state), run.continue_rows(state.step)
 
 
@@ -279,12 +283,14 @@ def _train(
                         saved_step = state.step
                     if on_step is not None and on_step(step, row) and not completed:
                         break
-            except (KeyboardInterrupt, SystemExit):
-                if state.step != saved_step:
+                # Before the workers end, which takes seconds in which the user may lose patience.
+                if not completed and state.step != saved_step:
                     save(state)
+            except BaseException:
+                if 0 < state.step != saved_step:
+                    with contextlib.suppress(TrainingError):  # what cannot be written has been said
+                        save(state)
                 raise
-        if not completed and state.step != saved_step:
-            save(state)
 
     params = state.params
     test = job.evaluate(params) if completed else None

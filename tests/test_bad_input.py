@@ -65,6 +65,7 @@ CASES: list[tuple[list[str], list[str]]] = [
     (["train", "--h=-1e-4"], ["h is '-1e-4'", "'auto' or a finite number above 0"]),
     (["train", "--h", "small"], ["h is 'small'", "'auto'"]),
     (["train", "--hidden", "50,x"], ["hidden is '50,x'", "separated by commas"]),
+    (["train", "--hidden", "1000000,1000000"], ["hidden is 1000000,1000000", "GiB"]),
     (["train", "--hidden", "0"], ["hidden is '0'", "at least 1"]),
     (["train", "--activation", "rely"], ["activation is 'rely'", "relu"]),
     (["train", "--activation", "quantize:1"], ["activation is 'quantize:1'", "from 2"]),

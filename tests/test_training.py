@@ -259,3 +259,26 @@ def test_arrays_and_real_targets() -> None:
     assert result.test.loss < 0.05
     with pytest.raises(InputError, match="loss is 'cross_entropy', but the targets"):
         distnum.train(data=data, batch_size=30, workers=0)
+
+
+def test_a_run_made_longer_remembers_how_far_to_go(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    distnum.train(**{**SMALL, "steps": 5}, out=out)
+    assert RunFolder.look(out).complete
+    distnum.train(out=out, resume=True, steps=12, on_step=lambda step, row: step.step == 8)
+    assert not RunFolder.look(out).complete
+    assert distnum.train(out=out, resume=True).params_sha256 == distnum.train(**SMALL).params_sha256
+
+
+def test_compiled_code_that_cannot_be_kept_is_compiled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    from distnum import kernels
+
+    calls = []
+
+    def broken(*arguments: Any) -> None:
+        calls.append(1)
+        raise EOFError("Ran out of input")
+
+    monkeypatch.setattr(kernels, "_loop", broken)
+    assert distnum.train(**SMALL).completed
+    assert calls == [1]
