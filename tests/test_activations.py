@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from distnum import InputError
-from distnum.activations import get_activation
+from distnum.activations import _FAMILIES, _PLAIN, ACTIVATIONS, get_activation
 
-NAMES = [
-    "relu",
-    "leaky_relu",
-    "leaky_relu:0.3",
-    "tanh",
-    "sigmoid",
-    "softplus",
-    "identity",
-    "step",
-    "sign",
-    "quantize",
-    "quantize:7",
-]
+NUMBERS = {"leaky_relu": "0.3", "quantize": "7"}
+
+
+def all_names() -> Iterator[str]:
+    """Every activation; one that takes a number also with a number that is not its default."""
+    for entry in ACTIVATIONS:
+        name, takes_number, _ = entry.partition("[")
+        yield name
+        if takes_number:
+            yield f"{name}:{NUMBERS[name]}"
+
+
+NAMES = list(all_names())
 SMOOTH = ["tanh", "sigmoid", "softplus"]
 EXTENDED = np.finfo(np.longdouble).eps < 1e-18
+
+
+def test_every_activation_is_listed() -> None:
+    # One that is not listed would go untested here.
+    assert sorted(name for name in NAMES if ":" not in name) == sorted([*_PLAIN, *_FAMILIES])
 
 
 @pytest.mark.parametrize(
@@ -98,6 +106,6 @@ def test_dtype_is_kept(name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["rellu", "", "relu:2", "quantize:1", "quantize:2.5", "quantize:x", "leaky_relu:", "leaky_relu:2", None]
 )
-def test_unknown_activations_are_refused(name) -> None:
+def test_unknown_activations_are_refused(name: Any) -> None:
     with pytest.raises(InputError, match="activation is"):
         get_activation(name)

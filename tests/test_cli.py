@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,11 +36,12 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @contextmanager
-def started(*arguments: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
+def started(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
     """A command in a process group of its own, as a shell would start it."""
     process = subprocess.Popen(
         [*DISTNUM, *arguments],
         cwd=cwd,
+        env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -132,7 +137,7 @@ def test_plot_draws_pictures(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "weights.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_saves_the_run_and_resume_ends_it_with_the_same_bits(
     tmp_path: Path, undisturbed: str, number: signal.Signals
 ) -> None:
@@ -176,6 +181,70 @@ def test_resuming_a_complete_run_says_so(tmp_path: Path) -> None:
     assert "is complete; there is nothing to resume" in done.stderr
 
 
+def test_resuming_a_complete_run_prints_its_result_where_asked(tmp_path: Path) -> None:
+    first = run("train", "--workers", "0", "--steps", "1", "--out", "run", "--json", cwd=tmp_path)
+    again = run("resume", "run", "--json", "--quiet", cwd=tmp_path)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert json.loads(again.stdout) == json.loads(first.stdout)
+
+
+def test_runs_begun_in_the_same_second_get_folders_of_their_own(tmp_path: Path) -> None:
+    arguments = [*DISTNUM, "train", "--workers", "0", "--steps", "1", "--quiet"]
+    processes = [subprocess.Popen(arguments, cwd=tmp_path, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    told = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, told
+    assert len(list((tmp_path / "runs").glob("*/result.json"))) == 4
+
+
+def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path: Path) -> None:
+    assert run("train", "--workers", "0", "--data", "missing", cwd=tmp_path).returncode == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def shell(command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = command.replace("distnum ", f"{sys.executable} -m distnum ")
+    return subprocess.run(["bash", "-c", command], cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_remarks_that_nobody_can_read_do_not_end_the_training(tmp_path: Path) -> None:
+    train = "distnum train --workers 0 --steps 3 --evaluate-every 1"
+    closed = shell(f"{train} --out closed 2>&-", tmp_path)
+    assert closed.returncode == 0
+    assert closed.stdout.startswith("trained   3 steps")
+    shell(f"{train} --out piped 2>&1 | head -1", tmp_path)
+    full = shell(f"{train} --out full 2>/dev/full", tmp_path)
+    assert full.returncode == 0
+    assert sha256(tmp_path / "closed") == sha256(tmp_path / "piped") == sha256(tmp_path / "full")
+
+
+def test_a_result_that_cannot_be_printed_is_kept_and_it_is_said(tmp_path: Path) -> None:
+    train = "distnum train --workers 0 --steps 1"
+    full = shell(f"{train} --out full >/dev/full", tmp_path)
+    assert full.returncode == 1
+    assert full.stderr.splitlines()[-1] == "distnum: the standard output cannot be written: No space left on device."
+    assert "Exception" not in full.stderr
+    closed = shell(f"{train} --out closed --quiet >&-", tmp_path)
+    assert (closed.returncode, closed.stderr) == (0, "")
+    assert sha256(tmp_path / "full") == sha256(tmp_path / "closed")
+
+
+def test_a_name_that_the_output_has_no_letters_for_is_printed_all_the_same(tmp_path: Path) -> None:
+    done = shell("PYTHONIOENCODING=ascii distnum train --workers 0 --steps 1 --out 'Übung' --quiet --json", tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = shell("PYTHONIOENCODING=ascii distnum train --workers 0 --steps 1 --out 'Übung2'", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "kept in   \\xdcbung2" in done.stdout
+
+
+def test_libraries_warn_in_no_words_of_their_own(tmp_path: Path) -> None:
+    done = run("train", "--workers", "0", "--steps", "1", "--init-std", "1e300", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 1
+    assert [line.split()[0] for line in done.stderr.splitlines()] == [
+        *("network", "data", "gradient", "workers", "estimate"),
+        "distnum:",
+    ]
+
+
 def test_a_reader_that_leaves_early_is_no_crash(tmp_path: Path) -> None:
     run("train", "--workers", "0", "--steps", "1", "--out", "run", "--quiet", cwd=tmp_path)
     command = f"{sys.executable} -m distnum evaluate run | head -1"
@@ -192,6 +261,50 @@ def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 def gone(processes: list[psutil.Process]) -> bool:
     return not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in processes)
+
+
+def test_an_address_where_something_else_listens_is_refused_at_once(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            connection.close()
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        done = run("train", "--address", f"127.0.0.1:{port}", "--out", "run", cwd=tmp_path)
+        thread.join()
+    assert done.returncode == 2
+    assert "something else than Ray listens there" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
+
+
+def test_killed_while_ray_starts_leaves_nothing(tmp_path: Path) -> None:
+    temporary = Path(tempfile.mkdtemp(prefix="dn", dir="/tmp"))  # names of sockets must be short
+    environment = {**os.environ, "RAY_TMPDIR": str(temporary)}
+    try:
+        with started("train", *LONG, "--out", "run", cwd=tmp_path, env=environment) as process:
+            wait_for(lambda: len(family(process)) > 2, 90, "Ray's first process")
+            children = family(process)
+            process.kill()
+            process.wait(timeout=30)
+        wait_for(lambda: gone(children), 20, "the end of all processes")
+        wait_for(lambda: not list(temporary.iterdir()), 20, "the removal of Ray's folder")
+    finally:
+        shutil.rmtree(temporary)
+
+
+def test_a_signal_to_the_whole_group_while_ray_starts_ends_at_once(tmp_path: Path) -> None:
+    with started("train", *LONG, "--out", "run", cwd=tmp_path) as process:
+        wait_for(lambda: len(family(process)) > 2, 90, "Ray's first process")
+        children = family(process)
+        os.killpg(process.pid, signal.SIGTERM)
+        _, told = process.communicate(timeout=25)  # Ray alone would wait 30 s
+    assert process.returncode == 130, told
+    assert told.rstrip().endswith("Continue with: distnum resume run")
+    wait_for(lambda: gone(children), 20, "the end of all processes")
 
 
 def test_interrupted_on_ray_leaves_no_process_and_resumes(tmp_path: Path, undisturbed: str) -> None:

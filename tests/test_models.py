@@ -333,10 +333,17 @@ def test_arrays_of_one_or_more_examples_are_accepted(
     array = digits.reshape(-1, 784)[: 3 if shape[0] == 3 else 1].reshape(shape).astype(dtype)
     np.save(tmp_path / "x.npy", array)
     x, remarks = read_images(tmp_path / "x.npy", model)
-    assert x.dtype == dtype
+    assert x.dtype == (np.uint8 if dtype is np.int64 else dtype)  # whole numbers are pixels, as in the training data
     assert x.ndim == 2
     np.testing.assert_array_equal(x, array.reshape(-1, 784))
     assert remarks == []
+
+
+@pytest.mark.parametrize("wrong", [-1, 256])
+def test_whole_numbers_that_are_no_pixels_are_refused(tmp_path: Path, model: Model, wrong: int) -> None:
+    np.save(tmp_path / "x.npy", np.full((28, 28), wrong))
+    with pytest.raises(InputError, match=rf"x\.npy holds {wrong}; pixels must be whole numbers from 0 to 255"):
+        read_images(tmp_path / "x.npy", model)
 
 
 @pytest.mark.parametrize("order", ["C", "F"])

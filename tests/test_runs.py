@@ -419,11 +419,41 @@ def test_a_run_is_open_to_one_at_a_time(run: RunFolder) -> None:
     RunFolder.open(run.path).close()
 
 
+def test_what_is_no_file_is_no_checkpoint(run: RunFolder) -> None:
+    run.save_checkpoint(a_state(1), DECIDING, keep=3)
+    run.checkpoint_file(9).mkdir()
+    found = run.latest_checkpoint()
+    assert found is not None
+    assert found[0].step == 1
+
+
+def test_what_a_killed_writer_left_is_removed_when_the_run_is_continued(run: RunFolder) -> None:
+    run.close()
+    left = [run.path / ".config.toml.123.part", run.checkpoint_folder / ".step-00000001.safetensors.123.part"]
+    for path in left:
+        path.write_bytes(b"half")
+    RunFolder.open(run.path).close()
+    assert not any(path.exists() for path in left)
+
+
+def test_a_folder_that_another_process_has_just_taken_stays_whole(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl", reason="runs are locked on POSIX systems only")
+    first = RunFolder.create(tmp_path / "run", {"seed": 1})
+    second = RunFolder(tmp_path / "run")
+    second._made_folders = [second.checkpoint_folder, second.path]  # as if it had looked before the first was there
+    with pytest.raises(InputError, match="is in use"):
+        second._take()
+    second.discard()
+    assert first.config_values() == {"seed": 1}
+    assert first.checkpoint_folder.is_dir()
+    first.close()
+
+
 # --- rows ---------------------------------------------------------------------------
 
 
 def row(step: int) -> dict[str, Any]:
-    return {"step": step, "loss": 1 / step}
+    return {"step": step, "loss": 1 / step, "compute_s": 0.5, "dispatch_gather_s": 0.25, "update_s": 0.125}
 
 
 def with_rows(run: RunFolder, n_rows: int) -> RunFolder:
@@ -454,6 +484,39 @@ def test_continuing_drops_later_and_torn_rows(run: RunFolder, torn: str) -> None
     run.close()
     lines = run.metrics_file.read_text().splitlines()
     assert [json.loads(line) for line in lines] == [row(1), row(2), row(3), row(4) | {"again": True}]
+
+
+@pytest.mark.parametrize("damage", [b"\0\xff", b"[2]", b'{"step": 2}', b'{"step": 2, "loss": 1, "compute_s": "x"}'])
+def test_a_damaged_line_is_named_and_costs_no_other_row(
+    run: RunFolder, damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = with_rows(run, 5)
+    lines = run.metrics_file.read_bytes().splitlines()
+    run.metrics_file.write_bytes(b"\n".join([lines[0], damage, *lines[2:], b""]))
+    with pytest.raises(InputError, match=r"metrics\.jsonl has a line 2 that is not a row of a step"):
+        run.rows()
+    assert run.continue_rows(4) == [row(1), row(3), row(4)]
+    run.close()
+    assert run.metrics_file.read_bytes().splitlines() == [lines[0], damage, lines[2], lines[3]]
+    said = [record.getMessage() for record in caplog.records]
+    assert "a line 2 that is not a row" in said[0]
+    assert "has rows of 3 of the 4 steps done" in said[1]
+
+
+def test_rows_that_are_gone_are_missed(run: RunFolder, caplog: pytest.LogCaptureFixture) -> None:
+    run = with_rows(run, 3)
+    run.metrics_file.unlink()
+    assert run.continue_rows(3) == []
+    run.close()
+    assert "has rows of 0 of the 3 steps done" in caplog.text
+
+
+def test_a_number_that_is_not_finite_is_null_in_every_file(run: RunFolder) -> None:
+    run.append(row(1) | {"test_loss": float("inf")})
+    run.write_result({"loss": float("nan"), "nested": [{"x": -float("inf")}]})
+    run.close()
+    assert json.loads(run.metrics_file.read_text())["test_loss"] is None
+    assert json.loads(run.result_file.read_text()) == {"loss": None, "nested": [{"x": None}]}
 
 
 def test_continuing_from_before_the_first_step_drops_all_rows(run: RunFolder) -> None:
