@@ -7,26 +7,27 @@ Results go to the standard output, progress and remarks to the error stream. Exi
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
-import signal
+import shlex
 import sys
+import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
+from io import TextIOWrapper
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 from distnum import __version__
 from distnum.config import Config, read_toml
 from distnum.errors import InputError, TrainingError
+from distnum.progress import duration, tell
 
 if TYPE_CHECKING:
-    from distnum.jobs import Job
-    from distnum.loop import Step
     from distnum.metrics import Evaluation
-    from distnum.pools import Pool
     from distnum.training import TrainResult
 
 __all__ = ["main", "run"]
@@ -36,6 +37,10 @@ DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 def run() -> NoReturn:
     """The command itself: ends the process with ``main``'s code."""
+    _prepare_streams()
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # what matters to the user is said in a line of our own
+    logging.getLogger().addHandler(logging.NullHandler())  # the same for what libraries log
     code = main()
     if code == INTERRUPTED:
         # At once: what an interrupted library would still do at the end of the process can crash.
@@ -47,11 +52,13 @@ def run() -> NoReturn:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    logging.basicConfig(format="distnum: %(levelname)s: %(message)s", stream=sys.stderr)
+    remarks = logging.StreamHandler(sys.stderr)
+    remarks.setFormatter(logging.Formatter("distnum: %(levelname)s: %(message)s"))
+    log = logging.getLogger("distnum")
+    log.addHandler(remarks)
     try:
         options = _parser().parse_args(arguments)
         code: int = options.run(options)
-        sys.stdout.flush()
         return code
     except InputError as error:
         return _complain(str(error), BAD_INPUT)
@@ -61,21 +68,80 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(f"this machine has not enough memory: {error}", FAILED)
     except KeyboardInterrupt:
         return _complain("interrupted.", INTERRUPTED)
-    except BrokenPipeError:
-        # Whoever read our output has gone; there is nobody to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
+    except _ReaderGone:
+        return FAILED  # there is nobody to tell
     except Exception as error:
         if os.environ.get("DISTNUM_DEBUG"):
             raise
         return _complain(
             f"unexpected {type(error).__name__}: {error} (set DISTNUM_DEBUG=1 to see where; please report it)", FAILED
         )
+    finally:
+        log.removeHandler(remarks)
 
 
 def _complain(message: str, code: int) -> int:
     print(f"distnum: {' '.join(message.split())}", file=sys.stderr, flush=True)
     return code
+
+
+# --- streams ------------------------------------------------------------------------------
+
+
+class _ReaderGone(Exception):
+    """Whoever read our output has closed it."""
+
+
+class _Remarks:
+    """The error stream, for which no work is given up: its disk may be full, its reader gone."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        # RuntimeError: a signal came while the stream was being written to.
+        with suppress(OSError, RuntimeError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, RuntimeError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _prepare_streams() -> None:
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # Closed: the next file opened would get its number, and what is meant for the stream.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (stays open to the end)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    sys.stderr = cast("TextIO", _Remarks(sys.stderr))
+
+
+def _print(text: str) -> None:
+    """Print a result.
+
+    Raises:
+        TrainingError: the output cannot be written.
+    """
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        # Python would try once more at the end, and complain in its own way.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise _ReaderGone from None
+        raise TrainingError(f"the standard output cannot be written: {error.strerror}.") from None
 
 
 # --- options ------------------------------------------------------------------------------
@@ -175,8 +241,10 @@ def _train(options: argparse.Namespace) -> int:
     config = config.with_changes(_config_changes(options))
     if options.out == "":
         raise InputError("out is ''; it must name a folder.")
-    out = Path(options.out) if options.out is not None else _new_run_folder()
-    return _run_training(options, config=config, out=out)
+    if options.out is not None:
+        return _run_training(options, config=config, out=Path(options.out))
+    with _new_run_folder() as out:
+        return _run_training(options, config=config, out=out)
 
 
 def _resume(options: argparse.Namespace) -> int:
@@ -185,28 +253,46 @@ def _resume(options: argparse.Namespace) -> int:
     run = RunFolder.look(Path(options.dir))
     changes = _config_changes(options)
     Config().with_changes(changes)  # refuses bad values, also where there is nothing to do
-    if run.complete and "steps" not in changes:
-        print(f"distnum: run {options.dir} is complete; there is nothing to resume.", file=sys.stderr)
-        return DONE
-    return _run_training(options, out=run.path, resume=True, **changes)
+    result = run.result()
+    if result is None or "steps" in changes:
+        return _run_training(options, out=run.path, resume=True, **changes)
+    if not options.quiet:
+        tell(f"distnum: run {options.dir} is complete; there is nothing to resume.")
+    if options.json:
+        _print_json(result | {"folder": str(run.path)})
+    return DONE
 
 
-def _new_run_folder() -> Path:
+@contextmanager
+def _new_run_folder() -> Iterator[Path]:
+    """A new folder below ``runs``, named after the time; gone again if nothing was put into it."""
     from datetime import datetime
 
-    name = datetime.now().strftime("%Y-%m-%d-%H%M%S")
-    path = Path("runs") / name
-    number = 2
-    while path.exists():
-        path = Path("runs") / f"{name}-{number}"
-        number += 1
-    return path
+    runs, name = Path("runs"), datetime.now().strftime("%Y-%m-%d-%H%M%S")
+    made_runs = not runs.exists()
+    try:
+        runs.mkdir(exist_ok=True)
+        for number in count(1):
+            path = runs / (name if number == 1 else f"{name}-{number}")
+            with suppress(FileExistsError):
+                path.mkdir()
+                break
+    except OSError as error:
+        raise InputError(f"out is {str(runs / name)!r}, where no run can be kept: {error.strerror}.") from None
+    try:
+        yield path
+    finally:
+        with suppress(OSError):  # it is in use
+            path.rmdir()
+            if made_runs:
+                runs.rmdir()
 
 
 def _run_training(options: argparse.Namespace, out: Path, **arguments: Any) -> int:
     from distnum.training import train
+    from distnum.watch import Watch
 
-    watch = _Watch(out, quiet=options.quiet)
+    watch = Watch(out, quiet=options.quiet)
     with watch.signals():
         try:
             result = train(
@@ -220,109 +306,24 @@ def _run_training(options: argparse.Namespace, out: Path, **arguments: Any) -> i
     if not result.completed:
         return _interrupted(out)
     if options.json:
-        print(json.dumps(result.to_dict() | {"folder": str(out)}))
+        _print_json(result.to_dict() | {"folder": str(out)})
     elif not options.quiet:
         _print_result(result)
     return DONE
 
 
+def _print_json(value: Any) -> None:
+    from distnum.runs import json_text
+
+    _print(json_text(value))
+
+
 def _interrupted(out: Path) -> int:
     if (out / "config.toml").exists():
-        print(f"distnum: interrupted; the run is saved. Continue with: distnum resume {out}", file=sys.stderr)
+        tell(f"distnum: interrupted; the run is saved. Continue with: distnum resume {shlex.quote(str(out))}")
     else:
-        print("distnum: interrupted before the run began.", file=sys.stderr)
+        tell("distnum: interrupted before the run began.")
     return INTERRUPTED
-
-
-class _Watch:
-    """Shows a training, and ends it after the step under way when a signal asks for it."""
-
-    def __init__(self, out: Path, quiet: bool) -> None:
-        self._out = out
-        self._quiet = quiet
-        self._stop = False
-        self._in_steps = False
-        self._progress: Any = None
-        self._job: Job | None = None
-        self._done = 0
-
-    def _say(self, text: str) -> None:
-        if self._quiet:
-            return
-        if self._progress is not None:
-            self._progress.say(text)
-        else:
-            print(text, file=sys.stderr, flush=True)
-
-    def prepared(self, job: Job, done: int) -> None:
-        self._job, self._done = job, done
-        config, network, dataset = job.config, job.network, job.dataset
-        assert network is not None
-        assert dataset is not None
-        what = f"{dataset.n_outputs} classes" if dataset.has_labels else f"{dataset.n_outputs} targets"
-        self._say(
-            f"network   {network}, {config.activation}, {config.loss}: {network.n_params:,} parameters, {config.dtype}"
-        )
-        self._say(
-            f"data      {dataset.name}: {len(dataset.x_train):,} to train, {len(dataset.x_test):,} to test, {what}"
-        )
-        self._say(
-            f"gradient  {config.scheme} differences, h = {config.step_size:g}, {config.method}: "
-            f"{job.objective.n_evaluations:,} loss evaluations a step"
-        )
-        if done:
-            self._say(f"resuming  {self._out} after step {done:,} of {config.steps:,}")
-        if config.workers != 0 and done < config.steps:
-            address = config.address or os.environ.get("RAY_ADDRESS")
-            self._say(f"workers   {f'connecting to Ray at {address}' if address else 'starting Ray'} ...")
-
-    def started(self, pool: Pool, gradient_s: float) -> None:
-        from distnum.placement import estimate_step_s
-        from distnum.progress import duration, open_progress
-
-        assert self._job is not None
-        config = self._job.config
-        threads = f"{pool.n_threads} thread{'s' if pool.n_threads > 1 else ''}"
-        serial = config.workers == 0
-        where = f"this process, {threads}" if serial else f"{pool.n_workers} on Ray, {threads} each"
-        self._say(f"workers   {where}")
-        step_s, n_steps = estimate_step_s(gradient_s, pool), config.steps - self._done
-        self._say(f"estimate  {n_steps:,} steps of about {duration(step_s)}: {duration(step_s * n_steps)}")
-        self._install()  # Ray has put handlers of its own in place
-        self._in_steps = True
-        if not self._quiet:
-            self._progress = open_progress(config.steps, self._done, 0 if serial else pool.n_workers)
-
-    def stepped(self, step: Step, row: dict[str, Any]) -> bool:
-        if self._progress is not None:
-            self._progress.update(row)
-        return self._stop
-
-    def close(self) -> None:
-        if self._progress is not None:
-            self._progress.close()
-            self._progress = None
-
-    @contextmanager
-    def signals(self) -> Iterator[None]:
-        """Handle SIGINT and SIGTERM for a while."""
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        self._install()
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _install(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._handle)
-
-    def _handle(self, number: int, frame: Any) -> None:
-        if self._stop or not self._in_steps:
-            raise KeyboardInterrupt
-        self._stop = True
-        self._say("stopping after this step; once more to leave at once")
 
 
 def _print_result(result: TrainResult) -> None:
@@ -332,11 +333,11 @@ def _print_result(result: TrainResult) -> None:
         parts.append(f"test loss {result.test.loss:.4f}")
         if result.test_accuracy is not None:
             parts.append(f"test accuracy {result.test_accuracy:.4f}")
-    from distnum.progress import duration
-
-    print(f"trained   {last['step']:,} steps in {duration(result.seconds['total'])}: {', '.join(parts)}")
-    print(f"params    sha256 {result.params_sha256}")
-    print(f"kept in   {result.folder}")
+    _print(
+        f"trained   {last['step']:,} steps in {duration(result.seconds['total'])}: {', '.join(parts)}\n"
+        f"params    sha256 {result.params_sha256}\n"
+        f"kept in   {result.folder}"
+    )
 
 
 # --- evaluate, predict, plot ------------------------------------------------------------------
@@ -351,10 +352,9 @@ def _evaluate(options: argparse.Namespace) -> int:
     dataset = load_data(options.data if options.data is not None else model.data)
     evaluation = model.evaluate(dataset)
     if options.json:
-        print(json.dumps({"data": dataset.name} | evaluation.to_dict()))
+        _print_json({"data": dataset.name} | evaluation.to_dict())
     else:
-        print(f"{evaluation.n_examples:,} test examples of {dataset.name}")
-        print(evaluation_table(evaluation))
+        _print(f"{evaluation.n_examples:,} test examples of {dataset.name}\n{evaluation_table(evaluation)}")
     return DONE
 
 
@@ -391,19 +391,19 @@ def _predict(options: argparse.Namespace) -> int:
     for name in options.file:
         x, remarks = read_images(Path(name), model, invert=options.invert)
         for remark in remarks:
-            print(f"distnum: {name}: {remark}", file=sys.stderr)
+            tell(f"distnum: {name}: {remark}")
         for number, row in enumerate(model.probabilities(x)):
             label = int(row.argmax())
             predictions.append(
                 {"file": name, "example": number, "label": label, "probability": round(float(row[label]), 6)}
             )
     if options.json:
-        print(json.dumps(predictions))
+        _print_json(predictions)
         return DONE
+    n_of_file = Counter(one["file"] for one in predictions)
     for one in predictions:
-        several = sum(other["file"] == one["file"] for other in predictions) > 1
-        where = f"{one['file']}[{one['example']}]" if several else one["file"]
-        print(f"{where}  {one['label']}  (probability {one['probability']:.3f})")
+        where = f"{one['file']}[{one['example']}]" if n_of_file[one["file"]] > 1 else one["file"]
+        _print(f"{where}  {one['label']}  (probability {one['probability']:.3f})")
     return DONE
 
 
@@ -419,10 +419,10 @@ def _plot(options: argparse.Namespace) -> int:
     rows = run.rows()
     model = load_model(run) if run.model_file.exists() else None
     plot_curves(rows, out / "loss.png")
-    print(out / "loss.png")
+    _print(str(out / "loss.png"))
     if model is not None and len(model.example_shape) == 2:
         config = config_of(run.config_values(), str(run.config_file))
         initial = model.network.initial_params(config.seed, config.init, config.init_std, config.dtype)
         plot_weights(model, initial, out / "weights.png")
-        print(out / "weights.png")
+        _print(str(out / "weights.png"))
     return DONE

@@ -6,10 +6,11 @@ import sys
 from time import perf_counter
 from typing import Any, Protocol
 
-__all__ = ["Progress", "duration", "open_progress"]
+__all__ = ["Progress", "duration", "open_progress", "tell"]
 
 # Where there is no terminal: a line after so many seconds, and at every evaluation.
 _LINE_EVERY_S = 10.0
+_NARROWEST_BAR = 8
 
 
 def duration(seconds: float) -> str:
@@ -31,6 +32,11 @@ def duration(seconds: float) -> str:
     if hours < 48:
         return f"{hours} h {minutes} min"
     return f"{hours / 24:.0f} days"
+
+
+def tell(text: str) -> None:
+    """Print a line on the error stream."""
+    print(text, file=sys.stderr, flush=True)
 
 
 class Progress(Protocol):
@@ -89,7 +95,7 @@ class _Lines:
         )
 
     def say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        tell(text)
 
     def close(self) -> None:
         pass
@@ -102,14 +108,15 @@ class _Bar:
 
         self._rate = _Rate(n_steps, done)
         self._accuracy = ""
-        workers = "no workers" if n_workers == 0 else "1 worker" if n_workers == 1 else f"{n_workers} workers"
+        self._workers = "no workers" if n_workers == 0 else "1 worker" if n_workers == 1 else f"{n_workers} workers"
+        self._console = Console(stderr=True, highlight=False)
+        self._n_fixed = len(f"step {n_steps}/{n_steps} ") + _NARROWEST_BAR
         self._bar = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),
             BarColumn(bar_width=None),
             TextColumn("{task.fields[numbers]}"),
-            TextColumn(workers),
-            console=Console(stderr=True, highlight=False),
+            console=self._console,
             refresh_per_second=5,
             expand=True,
         )
@@ -119,13 +126,16 @@ class _Bar:
     def update(self, row: dict[str, Any]) -> None:
         rate, left = self._rate.update(row["step"])
         if "test_accuracy" in row:
-            self._accuracy = f"  accuracy {row['test_accuracy']:.4f}"
+            self._accuracy = f"accuracy {row['test_accuracy']:.4f}"
         speed = f"{rate:.1f} steps/s" if rate >= 1 else f"{duration(1 / max(rate, 1e-9))} a step"
-        numbers = f"loss {row['loss']:.4f}{self._accuracy}  {speed}  {duration(left)} left "
-        self._bar.update(self._task, completed=row["step"], numbers=numbers)
+        parts = [f"loss {row['loss']:.4f}", f"{duration(left)} left", self._accuracy, speed, self._workers]
+        # What a narrow terminal has no room for is left out, from the last.
+        while len(parts) > 1 and self._n_fixed + len("  ".join(parts)) > self._console.width:
+            parts.pop()
+        self._bar.update(self._task, completed=row["step"], numbers="  ".join(part for part in parts if part))
 
     def say(self, text: str) -> None:
-        self._bar.console.print(text, markup=False)
+        self._console.print(text, markup=False)
 
     def close(self) -> None:
         self._bar.stop()

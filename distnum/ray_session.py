@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
+import shutil
 import socket
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 from distnum.errors import InputError, TrainingError
 from distnum.reaper import start_reaper
@@ -27,7 +29,17 @@ INLINE_BYTES = 2_000_000
 
 @contextlib.contextmanager
 def ray_session(address: str | None, n_cpus: int, n_workers: int) -> Iterator[tuple[Any, bool]]:
-    """The ray module, connected, and whether the session was started here; then it also ends here."""
+    """The ray module, connected, and whether the session was started here; then it also ends here.
+
+    Args:
+        address: of a cluster that runs already; None takes the one of ``RAY_ADDRESS`` or
+            starts a session here.
+        n_cpus, n_workers: that a session started here must have room for.
+
+    Raises:
+        InputError: the cluster cannot be reached, or this machine cannot hold the workers.
+        TrainingError: Ray does not start.
+    """
     environment = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
     address = address or os.environ.get("RAY_ADDRESS") or None
     if address is None:
@@ -38,43 +50,116 @@ def ray_session(address: str | None, n_cpus: int, n_workers: int) -> Iterator[tu
     else:
         _check_address(address)
         environment["RAY_NUM_REDIS_GET_RETRIES"] = "1"  # its name is historic: attempts at the head
-    with _environment(environment), warnings.catch_warnings():
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_environment(environment))
+        stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
         import ray
 
         if ray.is_initialized():
             yield ray, False
             return
-        before = _descendants()
-        handler = signal.getsignal(signal.SIGTERM)
-        quiet = {"logging_level": "error", "log_to_driver": False, "configure_logging": True}
+        options: dict[str, Any] = {"logging_level": "error", "log_to_driver": False, "configure_logging": True}
+        if address is None:
+            folder = stack.enter_context(_watched_folder())
+            options |= {"num_cpus": max(n_cpus, os.cpu_count() or 1), "object_store_memory": _STORE_BYTES}
+            options |= {"include_dashboard": False, "_temp_dir": folder}
+        else:
+            options["address"] = address
         try:
-            if address is None:
-                n_cpus = max(n_cpus, os.cpu_count() or 1)
-                ray.init(num_cpus=n_cpus, include_dashboard=False, object_store_memory=_STORE_BYTES, **quiet)
-            else:
-                ray.init(address=address, **quiet)
+            stack.enter_context(_initialised(ray, options))
         except (OSError, ValueError, RuntimeError, AssertionError, ray.exceptions.RayError) as error:
             if address is None:
                 raise TrainingError(f"Ray does not start on this machine: {first_line(error)}") from error
             raise _unreachable(address, first_line(error)) from error
-        except BaseException:
-            # Interrupted half-way: what has been started would outlive us.
-            started = _descendants() - before
-            ray.shutdown()
-            for process in started:
-                with contextlib.suppress(Exception):
-                    process.kill()
-            raise
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)  # Ray has put its own in place
-        reaper = start_reaper([process.pid for process in _descendants() - before]) if address is None else None
+        yield ray, address is None
+
+
+@contextlib.contextmanager
+def _initialised(ray: Any, options: dict[str, Any]) -> Iterator[None]:
+    """Ray from ``init`` to ``shutdown``.
+
+    It starts on a thread: Ray's own code would swallow an interruption, or turn it into
+    another exception; here it is raised as soon as Ray has started. A second one is raised
+    at once.
+    """
+    errors: list[BaseException] = []
+    started, ended = threading.Event(), threading.Event()
+
+    def session() -> None:
         try:
-            yield ray, address is None
-        finally:
+            with _children_in_groups_of_their_own():
+                ray.init(**options)
+        except BaseException as error:
+            errors.append(error)
+        started.set()
+        ended.wait()  # Ray's servers are killed when the thread ends that has started them
+
+    threading.Thread(target=session, daemon=True).start()
+    try:
+        try:
+            started.wait()
+        except BaseException:
+            started.wait()
+            raise
+        if errors:
+            raise errors[0]
+        yield
+    finally:
+        if started.is_set():
             ray.shutdown()
-            if reaper is not None:
-                reaper.communicate()
+        ended.set()
+
+
+@contextlib.contextmanager
+def _watched_folder() -> Iterator[str]:
+    """A folder for the files of a session of our own, and a watch over its processes; both end with it."""
+    mark = f"DISTNUM_SESSION={uuid4().hex}"
+    base = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    # Names of sockets below it may have 107 bytes in all.
+    base = base if len(base) < 30 else "/tmp"
+    try:
+        folder = tempfile.mkdtemp(prefix="distnum-", dir=base)
+    except OSError as error:
+        raise TrainingError(
+            f"Ray needs a folder for its files, but none can be made in {base!r}: {error.strerror}. "
+            "Set TMPDIR to a folder with a short name, or compute without Ray: --workers 0."
+        ) from None
+    reaper = start_reaper(mark, folder)
+    try:
+        with _environment(dict([mark.split("=")])):
+            yield folder
+    finally:
+        if reaper is not None:
+            reaper.communicate()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+_grouping = False
+
+
+@contextlib.contextmanager
+def _children_in_groups_of_their_own() -> Iterator[None]:
+    """Processes started meanwhile do not get the signals of this process's group.
+
+    What a shell or ``timeout`` sends to the whole group would end Ray's servers under the
+    driver, which then could not end in good order.
+    """
+    global _grouping
+    _grouping = True
+    try:
+        yield
+    finally:
+        _grouping = False
+
+
+def _after_fork() -> None:
+    if _grouping:
+        os.setpgid(0, 0)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _check_memory(n_workers: int) -> None:
@@ -97,9 +182,27 @@ def _check_address(address: str) -> None:
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise InputError(f"address is {address!r}; it must be HOST:PORT of a Ray cluster's head, or auto.")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT_S) as connection:
+            problem = "" if os.environ.get("RAY_USE_TLS", "0") == "1" else _not_grpc(connection)
     except (OSError, UnicodeError) as error:
-        raise _unreachable(address, getattr(error, "strerror", None) or str(error)) from None
+        problem = getattr(error, "strerror", None) or str(error)
+    if problem:
+        raise _unreachable(address, problem)
+
+
+def _not_grpc(connection: socket.socket) -> str:
+    """Why what listens there is no gRPC server, as a Ray head is one; empty if it is.
+
+    Both sides of HTTP/2 begin with a frame of settings, whose fourth byte is 4 (RFC 9113, section 3.4).
+    """
+    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+    begun = b""
+    while len(begun) < 4:
+        more = connection.recv(9)
+        if not more:
+            break
+        begun += more
+    return "" if begun[3:4] == b"\x04" else "something else than Ray listens there"
 
 
 def _unreachable(address: str, reason: str) -> InputError:
@@ -107,12 +210,6 @@ def _unreachable(address: str, reason: str) -> InputError:
         f"address is {address!r}, where no Ray cluster can be reached ({reason.rstrip('.')}); "
         "it must be HOST:PORT of a cluster's head, or auto for one on this machine."
     )
-
-
-def _descendants() -> set[Any]:
-    import psutil
-
-    return set(psutil.Process().children(recursive=True))
 
 
 @contextlib.contextmanager
@@ -128,5 +225,6 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type where it has none."""
     lines = str(error).strip().splitlines()
     return lines[0].strip() if lines else type(error).__name__

@@ -1,0 +1,118 @@
+"""What the command line says of a training while it runs, and how a signal ends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distnum.progress import Progress, duration, open_progress, tell
+
+if TYPE_CHECKING:
+    from distnum.jobs import Job
+    from distnum.loop import Step
+    from distnum.pools import Pool
+
+__all__ = ["Watch"]
+
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+class Watch:
+    """Shows a training, and ends it after the step under way when a signal asks for it.
+
+    Its methods ``prepared``, ``started`` and ``stepped`` are what ``train`` calls.
+
+    Args:
+        out: the run's folder.
+        quiet: whether to say nothing.
+    """
+
+    def __init__(self, out: Path, quiet: bool) -> None:
+        self._out = out
+        self._quiet = quiet
+        self._interrupted = False
+        self._in_steps = False
+        self._progress: Progress | None = None
+        self._job: Job | None = None
+        self._done = 0
+        self._signals: list[int] = []
+
+    def _say(self, text: str) -> None:
+        if not self._quiet:
+            (tell if self._progress is None else self._progress.say)(text)
+
+    def prepared(self, job: Job, done: int) -> None:
+        """Say what the training will cost."""
+        self._job, self._done = job, done
+        config, network, dataset = job.config, job.network, job.dataset
+        assert network is not None
+        assert dataset is not None
+        what = f"{dataset.n_outputs} classes" if dataset.has_labels else f"{dataset.n_outputs} targets"
+        self._say(
+            f"network   {network}, {config.activation}, {config.loss}: {network.n_params:,} parameters, {config.dtype}"
+        )
+        self._say(
+            f"data      {dataset.name}: {len(dataset.x_train):,} to train, {len(dataset.x_test):,} to test, {what}"
+        )
+        self._say(
+            f"gradient  {config.scheme} differences, h = {config.step_size:g}, {config.method}: "
+            f"{job.objective.n_evaluations:,} loss evaluations a step"
+        )
+        if done:
+            self._say(f"resuming  {self._out} after step {done:,} of {config.steps:,}")
+        if config.workers != 0 and done < config.steps:
+            address = config.address or os.environ.get("RAY_ADDRESS")
+            self._say(f"workers   {f'connecting to Ray at {address}' if address else 'starting Ray'} ...")
+
+    def started(self, pool: Pool, step_s: float) -> None:
+        """Say where it runs and how long it will take, and show the progress from now on."""
+        if self._interrupted:
+            raise KeyboardInterrupt  # it came while Ray's own code ran, which took it
+        assert self._job is not None
+        config = self._job.config
+        threads = f"{pool.n_threads} thread{'s' if pool.n_threads > 1 else ''}"
+        serial = config.workers == 0
+        where = f"this process, {threads}" if serial else f"{pool.n_workers} on Ray, {threads} each"
+        self._say(f"workers   {where}")
+        n_steps = config.steps - self._done
+        self._say(f"estimate  {n_steps:,} steps of about {duration(step_s)}: {duration(step_s * n_steps)}")
+        self._in_steps = True
+        if not self._quiet:
+            self._progress = open_progress(config.steps, self._done, 0 if serial else pool.n_workers)
+
+    def stepped(self, step: Step, row: dict[str, Any]) -> bool:
+        """Show a step; returns whether to stop after it."""
+        if self._progress is not None:
+            self._progress.update(row)
+        return self._interrupted
+
+    def close(self) -> None:
+        """End the display."""
+        if self._progress is not None:
+            self._progress.close()
+            self._progress = None
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """Handle the signals that ask a process to end, for a while; one that is ignored (nohup) stays so."""
+        before = {number: signal.getsignal(number) for number in _SIGNALS}
+        taken = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
+        for number in taken:
+            signal.signal(number, self._handle)
+        try:
+            yield
+        finally:
+            for number, handler in taken.items():
+                signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: Any) -> None:
+        first = not self._interrupted
+        self._interrupted = True
+        if first:
+            self._say(f"stopping{' after this step' if self._in_steps else ''}; once more to leave at once")
+        if not first or not self._in_steps:
+            raise KeyboardInterrupt
