@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -45,8 +46,13 @@ class Kind:
     convert: Callable[[Any], Any]
 
 
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+
+
 def _int(value: Any) -> int:
     if isinstance(value, str):
+        if not re.fullmatch(r"[+-]?\d+", value, re.ASCII):  # int() also takes ' 1_0 '
+            raise ValueError
         return int(value)
     if isinstance(value, (bool, np.bool_)) or int(value) != value:
         raise ValueError
@@ -56,6 +62,8 @@ def _int(value: Any) -> int:
 def _float(value: Any) -> float:
     if isinstance(value, (bool, np.bool_)):
         raise ValueError
+    if isinstance(value, str) and not _NUMBER.fullmatch(value):
+        raise ValueError
     number = float(value)
     if not math.isfinite(number):
         raise ValueError
@@ -63,6 +71,8 @@ def _float(value: Any) -> float:
 
 
 def whole(at_least: int, at_most: int | None = None) -> Kind:
+    """Whole numbers within limits."""
+
     def convert(value: Any) -> int:
         number = _int(value)
         if number < at_least or (at_most is not None and number > at_most):
@@ -74,6 +84,8 @@ def whole(at_least: int, at_most: int | None = None) -> Kind:
 
 
 def real(above: float | None = None, at_least: float | None = None, at_most: float | None = None) -> Kind:
+    """Finite numbers within limits."""
+
     def convert(value: Any) -> float:
         number = _float(value)
         if above is not None and not number > above:
@@ -93,6 +105,8 @@ def real(above: float | None = None, at_least: float | None = None, at_most: flo
 
 
 def choice(*names: str) -> Kind:
+    """One of some words."""
+
     def convert(value: Any) -> str:
         if value not in names:
             raise ValueError
@@ -102,10 +116,12 @@ def choice(*names: str) -> Kind:
 
 
 def either(word: str, kind: Kind) -> Kind:
+    """One word, or what ``kind`` allows."""
     return Kind(f"'{word}' or {kind.allowed}", lambda value: word if value == word else kind.convert(value))
 
 
 def optional(kind: Kind) -> Kind:
+    """None, or what ``kind`` allows."""
     return Kind(kind.allowed, lambda value: None if value is None else kind.convert(value))
 
 
@@ -250,6 +266,8 @@ class Config:
             except (TypeError, ValueError, OverflowError):
                 raise InputError(f"{item.name} is {_shown(value)}; it must be {kind.allowed}.") from None
             object.__setattr__(self, item.name, converted)
+        if self.workers == 0 and self.address is not None:
+            raise InputError(f"address is {self.address!r}, but workers is 0, which uses no Ray; leave one out.")
 
     @property
     def step_size(self) -> float:

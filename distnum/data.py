@@ -8,6 +8,7 @@ executing anything in them, and what a header says is checked against the file f
 from __future__ import annotations
 
 import gzip
+import hashlib
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +24,7 @@ from numpy.typing import DTypeLike, NDArray
 from distnum.errors import InputError
 from distnum.randomness import Purpose, random_generator
 
-__all__ = ["Batch", "Dataset", "batch_at", "batch_of_rows", "load_data", "read_idx"]
+__all__ = ["Batch", "Dataset", "arrays_sha256", "batch_at", "batch_of_rows", "load_data", "read_idx"]
 
 EMBEDDED = "mnist-10k"
 _LARGEST_LABEL = 65535
@@ -111,6 +112,11 @@ class Dataset:
             return int(self.y_train.shape[1])
         return int(max(self.y_train.max(), self.y_test.max())) + 1
 
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 over the four arrays: their dtypes, shapes and bytes."""
+        return arrays_sha256(self.x_train, self.y_train, self.x_test, self.y_test)
+
     def train(self, rows: NDArray[np.integer] | slice = slice(None), dtype: DTypeLike = np.float64) -> Batch:
         """Training examples, flat and scaled."""
         return Batch(as_inputs(self.x_train[rows], dtype), self.y_train[rows])
@@ -118,6 +124,16 @@ class Dataset:
     def test(self, rows: NDArray[np.integer] | slice = slice(None), dtype: DTypeLike = np.float64) -> Batch:
         """Test examples, flat and scaled."""
         return Batch(as_inputs(self.x_test[rows], dtype), self.y_test[rows])
+
+
+def arrays_sha256(*arrays: Any) -> str:
+    """SHA-256 over arrays: their dtypes, shapes and bytes; Python objects in them are not looked into."""
+    digest = hashlib.sha256()
+    for array in map(np.ascontiguousarray, arrays):
+        digest.update(f"{array.dtype.str} {array.shape}".encode())
+        if not array.dtype.hasobject:
+            digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def _as_array(value: Any, field: str) -> NDArray[np.generic]:

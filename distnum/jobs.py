@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from distnum.checkpoints import State, frozen
 from distnum.config import Config
-from distnum.data import Dataset, batch_at, batch_of_rows, load_data
+from distnum.data import Dataset, arrays_sha256, batch_at, batch_of_rows, load_data
 from distnum.errors import InputError
 from distnum.metrics import Evaluation, evaluate
 from distnum.networks import Network
@@ -36,6 +36,10 @@ class Job:
         initial: the state before the first step.
         network, dataset: None for a black box.
         layout: how a black box wants its parameters; None for a network.
+        data_sha256: of the arrays that batches are drawn from; None where there are none.
+
+    Raises:
+        InputError: the objective cannot run on the threads that the configuration asks for.
     """
 
     config: Config
@@ -45,6 +49,15 @@ class Job:
     network: Network | None = None
     dataset: Dataset | None = None
     layout: Layout | None = None
+    data_sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        n_threads = self.config.threads_per_worker
+        if n_threads not in (1, "auto") and not self.objective.thread_safe:
+            raise InputError(
+                f"threads_per_worker is {n_threads}, but whole loss functions are evaluated by one thread a worker; "
+                "use more workers instead."
+            )
 
     @property
     def optimizer(self) -> Optimizer:
@@ -73,12 +86,10 @@ class Job:
         return {"objective": "python"} | kept
 
     def deciding(self) -> dict[str, Any]:
-        """What must not change when a run is continued."""
-        return {name: value for name, value in self.folder_config().items() if name in self._deciding_names}
-
-    @property
-    def _deciding_names(self) -> set[str]:
-        return {"objective", *self.config.deciding()}
+        """What must not change when a run is continued; of the data their content, not their place."""
+        names = {"objective", *self.config.deciding()} - {"data"}
+        fixed = {name: value for name, value in self.folder_config().items() if name in names}
+        return fixed if self.data_sha256 is None else fixed | {"data_sha256": self.data_sha256}
 
 
 def _optimizer(config: Config) -> Optimizer:
@@ -129,6 +140,7 @@ def network_job(config: Config, dataset: Dataset | None = None) -> Job:
         initial=_initial_state(config, params),
         network=network,
         dataset=dataset,
+        data_sha256=dataset.sha256,
     )
 
 
@@ -167,6 +179,7 @@ def black_box_job(loss: LossFunction, params: Params, data: Any, config: Config)
         batch_at=_batches(data, config),
         initial=_initial_state(config, flat),
         layout=layout,
+        data_sha256=_data_sha256(data),
     )
 
 
@@ -188,6 +201,14 @@ def _batches(data: Any, config: Config) -> Callable[[int], Any]:
     if config.batch_size > n_rows:
         raise InputError(f"batch_size is {config.batch_size:,}, but data has {n_rows:,} rows; it must not be more.")
     return source
+
+
+def _data_sha256(data: Any) -> str | None:
+    if data is None or callable(data):
+        return None
+    if isinstance(data, Dataset):
+        return data.sha256
+    return arrays_sha256(*(data if isinstance(data, (tuple, list)) else (data,)))
 
 
 def _no_batch(step: int) -> None:

@@ -108,12 +108,17 @@ def run_steps(job: Job, pool: Pool, state: State) -> Iterator[Step]:
 
 
 def _check_finite(job: Job, number: int, loss: float, grad: Array) -> None:
-    remedy = f"Try a smaller learning rate than {job.config.learning_rate:g}, or clip_norm."
+    config = job.config
+    if number > 1:
+        remedy = f"Try a smaller learning rate than {config.learning_rate:g}, or clip_norm."
+    else:  # no update has been made yet
+        std = f", smaller weights to begin with (init_std is {config.init_std:g})" if config.init_std else ""
+        remedy = f"Try a smaller h{std}, or data of size one."
     if not np.isfinite(loss):
         raise TrainingError(f"The loss is {loss} in step {number}. {remedy}")
     if not np.isfinite(grad).all():
         index = int(np.flatnonzero(~np.isfinite(grad))[0])
         raise TrainingError(
             f"The partial derivative of parameter {job.objective.param_name(index)} (index {index}) is {grad[index]} "
-            f"in step {number}, with h = {job.config.h}. {remedy}"
+            f"in step {number}, with h = {config.h}. {remedy}"
         )

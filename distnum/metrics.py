@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distnum.data import Dataset
+from distnum.data import as_inputs
 from distnum.networks import Network
 
 __all__ = ["ClassScores", "Evaluation", "evaluate", "score"]
@@ -67,8 +67,6 @@ def evaluate(
     network: Network, params: NDArray[np.floating], x: NDArray[np.generic], y: NDArray[np.generic]
 ) -> Evaluation:
     """A network on examples ``x`` (as a data set holds them) with targets ``y``, a block at a time."""
-    from distnum.data import as_inputs
-
     losses, labels = [], []
     with np.errstate(over="ignore", invalid="ignore"):
         for start in range(0, len(x), _BLOCK):
@@ -98,8 +96,3 @@ def score(
         f1 = 2 * hits / (n_true + n_predicted) if n_true + n_predicted else 0.0
         classes.append(ClassScores(label, precision, recall, f1, n_true))
     return float(right.sum() / max(1, len(true))), tuple(classes), confusion
-
-
-def evaluate_test(network: Network, params: NDArray[np.floating], dataset: Dataset) -> Evaluation:
-    """A network on the test examples of a data set."""
-    return evaluate(network, params, dataset.x_test, dataset.y_test)

@@ -95,12 +95,16 @@ def load_model(run: RunFolder) -> Model:
         if params_sha256(params) != about["params_sha256"]:
             raise InputError(f"{path} is damaged: its parameters do not have the checksum that it names.")
         example_shape = tuple(int(n) for n in about["example_shape"].split(","))
-        if int(np.prod(example_shape)) != network.n_inputs:
+        if min(example_shape) < 1 or int(np.prod(example_shape)) != network.n_inputs:
             raise InputError(f"{path} is damaged: examples of shape {example_shape} do not fit network {network}.")
+        if about["pixels"] not in ("true", "false"):
+            raise InputError(f"{path} is damaged: pixels is {about['pixels']!r}; it must be 'true' or 'false'.")
         return Model(network, params, example_shape, about["pixels"] == "true", about["data"])
     except InputError:
         raise
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except KeyError as error:
+        raise InputError(f"{path} is damaged: its header names no {error}.") from None
+    except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
 
 
@@ -108,7 +112,8 @@ def read_images(path: Path, model: Model, invert: bool = False) -> tuple[NDArray
     """Examples from an image file or a ``.npy`` array, as the model's data set would hold them.
 
     An image is taken as shades of grey and scaled to the model's size. An array has one
-    example or a row for each; bytes are pixels.
+    example or a row for each; bytes are pixels, and so are other whole numbers where the
+    model was trained on pixels.
 
     Args:
         path: PNG or any other image that Pillow reads, or ``.npy``.
@@ -151,6 +156,11 @@ def _read_npy(path: Path, model: Model) -> NDArray[np.generic]:
         raise InputError(
             f"{path} has shape {x.shape}; it must be {model.example_shape} or (n, {model.network.n_inputs})."
         )
+    if model.pixels and x.dtype.kind in "ui":
+        if x.min() < 0 or x.max() > 255:
+            wrong = x.min() if x.min() < 0 else x.max()
+            raise InputError(f"{path} holds {wrong}; pixels must be whole numbers from 0 to 255.")
+        x = x.astype(np.uint8)
     return x.reshape(len(x), -1)
 
 

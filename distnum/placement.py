@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from itertools import islice
 from time import perf_counter
 
 import numpy as np
 
-from distnum.errors import InputError
+from distnum.checkpoints import State
+from distnum.errors import TrainingError
 from distnum.jobs import Job
+from distnum.loop import run_steps
 from distnum.pools import Pool, RayPool, SerialPool, single_threaded_blas
 
 __all__ = ["best_n_workers", "estimate_gradient_s", "estimate_step_s", "open_pool"]
@@ -16,6 +20,8 @@ __all__ = ["best_n_workers", "estimate_gradient_s", "estimate_step_s", "open_poo
 _CALL_S = 0.0015
 _ROUND_TRIP_S = 0.004
 _ESTIMATE_FOR_S = 0.1
+_TRIAL_STEPS = 8
+_TRIAL_FOR_S = 1.0
 
 
 def estimate_gradient_s(job: Job) -> float:
@@ -46,11 +52,25 @@ def best_n_workers(gradient_s: float, n_cpus: int, n_nodes: int = 1) -> int:
     return min(candidates, key=lambda k: gradient_s / k + _CALL_S * k)
 
 
-def estimate_step_s(gradient_s: float, pool: Pool) -> float:
-    """Seconds that a step will take with a pool."""
-    if isinstance(pool, SerialPool):
-        return gradient_s
-    return gradient_s / pool.n_workers + _CALL_S * pool.n_workers + _ROUND_TRIP_S
+def estimate_step_s(job: Job, pool: Pool, state: State, gradient_s: float) -> float:
+    """Seconds that a step will take with a pool: of a few steps whose results are thrown away, if they are short.
+
+    Args:
+        job, pool: what is computed, and where.
+        state: where the training begins.
+        gradient_s: what a gradient costs on one core.
+    """
+    serial = isinstance(pool, SerialPool)
+    overhead_s = 0.0 if serial else _CALL_S * pool.n_workers + _ROUND_TRIP_S
+    expected_s = gradient_s / (pool.n_threads * pool.n_workers) + overhead_s
+    if expected_s * _TRIAL_STEPS > _TRIAL_FOR_S:
+        return expected_s
+    ended = [perf_counter()]
+    with suppress(TrainingError):  # the training itself will meet it again, and say so
+        for _ in islice(run_steps(job, pool, state), _TRIAL_STEPS):
+            ended.append(perf_counter())
+    # The first step loads what workers need.
+    return float(np.median(np.diff(ended)[1:])) if len(ended) > 2 else expected_s
 
 
 def open_pool(job: Job, gradient_s: float | None = None) -> Pool:
@@ -61,18 +81,11 @@ def open_pool(job: Job, gradient_s: float | None = None) -> Pool:
         gradient_s: what a gradient costs, for ``workers = "auto"``; estimated if not given.
 
     Raises:
-        InputError: the objective cannot run so, or the cluster cannot be had.
+        InputError: the cluster cannot be had.
     """
     config = job.config
     n_threads = 1 if config.threads_per_worker == "auto" else int(config.threads_per_worker)
-    if n_threads > 1 and not job.objective.thread_safe:
-        raise InputError(
-            f"threads_per_worker is {n_threads}, but whole loss functions are evaluated by one thread a worker; "
-            "use more workers instead."
-        )
     if config.workers == 0:
-        if config.address is not None:
-            raise InputError(f"address is {config.address!r}, but workers is 0, which uses no Ray; leave one out.")
         return SerialPool(job.objective, job.batch_at, n_threads)
     if config.workers == "auto":
         work_s = gradient_s if gradient_s is not None else estimate_gradient_s(job)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from distnum.checkpoints import write_whole
 from distnum.errors import InputError
 from distnum.models import Model
 
@@ -104,8 +106,10 @@ def plot_weights(model: Model, initial: NDArray[np.floating], path: Path, most_u
 
 
 def _save(figure: Any, path: Path) -> None:
+    picture = BytesIO()
     try:
-        figure.savefig(path, dpi=150, format=path.suffix.lstrip(".") or "png")
+        figure.savefig(picture, dpi=150, format=path.suffix.lstrip(".") or "png")
+        write_whole(path, picture.getvalue())
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}.") from None
     except ValueError as error:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
+import math
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,9 +25,14 @@ from distnum.checkpoints import CheckpointError, State, checkpoint_bytes, read_c
 from distnum.config import Config, read_toml, write_toml
 from distnum.errors import InputError, TrainingError
 
-__all__ = ["RunFolder", "config_of", "machine_facts", "version_facts"]
+__all__ = ["RunFolder", "config_of", "json_text", "machine_facts", "version_facts"]
 
 Array = NDArray[np.floating]
+
+log = logging.getLogger("distnum")
+
+_LOCK = ".lock"
+_ROW_NUMBERS = ("loss", "compute_s", "dispatch_gather_s", "update_s")
 
 
 class RunFolder:
@@ -77,23 +84,33 @@ class RunFolder:
         """
         run = cls(path)
         try:
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
-                hint = f"continue it with: distnum resume {path}" if run.config_file.exists() else "name another folder"
-                raise InputError(f"out is {str(path)!r}, which exists and is not an empty folder; {hint}")
+            run._refuse_content()
             run._made_folders = [
                 folder for folder in (run.checkpoint_folder, path, *path.parents) if not folder.exists()
             ]
             content = write_toml(config).encode()
-            run.checkpoint_folder.mkdir(parents=True)
-            write_whole(run.config_file, content)
+            path.mkdir(parents=True, exist_ok=True)
             run._take()
+            run._refuse_content()  # another process may have been quicker
+            run.checkpoint_folder.mkdir()
+            write_whole(run.config_file, content)
             run._metrics = run.metrics_file.open("a", encoding="utf-8")
         except UnicodeEncodeError:
             raise InputError(f"config holds a path that is not UTF-8, {config.get('data')!a}.") from None
         except OSError as error:
             run.discard()
             raise InputError(f"out is {str(path)!r}, where no run can be kept: {error.strerror or error}.") from None
+        except InputError:
+            run.discard()
+            raise
         return run
+
+    def _refuse_content(self) -> None:
+        if self.path.exists() and (not self.path.is_dir() or any(entry.name != _LOCK for entry in self.path.iterdir())):
+            begun = self.config_file.exists()
+            hint = f"continue it with: distnum resume {self.path}" if begun else "name another folder"
+            self._made_folders = []  # what is there is not ours
+            raise InputError(f"out is {str(self.path)!r}, which exists and is not an empty folder; {hint}")
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -104,6 +121,10 @@ class RunFolder:
         """
         run = cls.look(path)
         run._take()
+        for folder in (run.path, run.checkpoint_folder):
+            for left in folder.glob(".*.part"):  # by a process that was killed while it wrote
+                with contextlib.suppress(OSError):
+                    left.unlink()
         return run
 
     @classmethod
@@ -125,21 +146,22 @@ class RunFolder:
         except ImportError:  # not on Windows
             return
         try:
-            self._lock = (self.path / ".lock").open("a")
+            self._lock = (self.path / _LOCK).open("a")
         except OSError as error:
             raise InputError(f"run {str(self.path)!r} cannot be written: {error.strerror}.") from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._lock.close()
+            self._lock, self._made_folders = None, []  # what is there is another process's
             raise InputError(f"run {str(self.path)!r} is in use: another distnum process is training in it.") from None
 
     def discard(self) -> None:
         """Remove what ``create`` made: the run could not begin. A run with a checkpoint stays."""
-        if not self._made_folders or self._checkpoints():
+        if not self._made_folders or (self.checkpoint_folder.is_dir() and self._checkpoints()):
             return
         self.close()
-        for file in (self.metrics_file, self.config_file, self.path / ".lock"):
+        for file in (self.metrics_file, self.config_file, self.path / _LOCK):
             with contextlib.suppress(OSError):  # it was never made
                 file.unlink()
         for folder in self._made_folders:
@@ -165,15 +187,16 @@ class RunFolder:
         except OSError as error:
             raise _not_written(self.config_file, error) from None
 
-    @property
-    def complete(self) -> bool:
-        """Whether all the steps that the configuration asks for are in a result with its model."""
+    def result(self) -> dict[str, Any] | None:
+        """What stands in ``result.json``, if the run has all its steps and its model."""
         try:
-            done = json.loads(self.result_file.read_bytes())["steps"]
+            found = json.loads(self.result_file.read_bytes())
+            done = found["steps"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            return False
+            return None
         steps = self.config_values().get("steps", Config().steps)
-        return self.model_file.is_file() and isinstance(done, int) and done >= steps
+        complete = self.model_file.is_file() and isinstance(done, int) and done >= steps
+        return dict(found) if complete else None
 
     # --- rows ---------------------------------------------------------------------
 
@@ -181,31 +204,73 @@ class RunFolder:
         """Add a step's row to ``metrics.jsonl``."""
         assert self._metrics is not None
         try:
-            self._metrics.write(json.dumps(row) + "\n")
+            self._metrics.write(json_text(row) + "\n")
         except OSError as error:
             raise _not_written(self.metrics_file, error) from None
 
     def rows(self) -> list[dict[str, Any]]:
-        """The rows written so far; a last line cut short is left out."""
-        rows = list(_read_rows(self.metrics_file))
-        for row in rows:
-            for name in ("loss", "test_accuracy"):
-                if not isinstance(row.get(name, None if name == "loss" else 0.0), (int, float)):
-                    raise InputError(
-                        f"{self.metrics_file} has a row of step {row['step']} whose {name} is {row.get(name)!r}; "
-                        "it must be a number."
-                    )
-        return rows
+        """The rows written so far; a last line cut short is left out.
+
+        Raises:
+            InputError: the file cannot be read, or a line in it is not a row of a step.
+        """
+        return [self._row(number, line) for number, line in enumerate(self._lines(), start=1)]
 
     def continue_rows(self, step: int) -> list[dict[str, Any]]:
-        """Keep the rows up to a step, drop the later ones, and go on writing after them."""
+        """The rows up to a step; the later ones are dropped, as they are computed again. Opens the file to go on.
+
+        A line that is not a row stays where it is, with a warning.
+        """
+        lines = self._lines()
+        rows: list[dict[str, Any]] = []
+        n_kept = 0
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = self._row(number, line)
+            except InputError as error:
+                log.warning("%s It is passed over.", error)
+                continue
+            if row["step"] <= step:
+                rows.append(row)
+                n_kept = number
+        if len(rows) < step:
+            log.warning(
+                f"{self.metrics_file} has rows of {len(rows):,} of the {step:,} steps done; the others are lost."
+            )
         try:
-            kept = [row for row in _read_rows(self.metrics_file) if row["step"] <= step]
-            write_whole(self.metrics_file, "".join(json.dumps(row) + "\n" for row in kept).encode())
+            write_whole(self.metrics_file, b"".join(line + b"\n" for line in lines[:n_kept]))
             self._metrics = self.metrics_file.open("a", encoding="utf-8")
         except OSError as error:
             raise _not_written(self.metrics_file, error) from None
-        return kept
+        return rows
+
+    @property
+    def n_rows(self) -> int:
+        """How many lines ``metrics.jsonl`` has."""
+        return len(self._lines())
+
+    def _lines(self) -> list[bytes]:
+        """The lines of ``metrics.jsonl``, without a last one that a crash cut short."""
+        try:
+            lines = self.metrics_file.read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise InputError(f"{self.metrics_file} cannot be read: {error.strerror or error}.") from None
+        return lines[:-1]
+
+    def _row(self, number: int, line: bytes) -> dict[str, Any]:
+        where = f"{self.metrics_file} has a line {number} that is not a row of a step"
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            raise InputError(f"{where}: {line[:40]!r}.") from None
+        if not isinstance(row, dict) or type(row.get("step")) is not int:
+            raise InputError(f"{where}: it has no whole number 'step'.")
+        for name in _ROW_NUMBERS + (("test_accuracy",) if "test_accuracy" in row else ()):
+            if type(row.get(name)) not in (int, float):
+                raise InputError(f"{where}: its {name!r} is {row.get(name)!r:.40}; it must be a number.")
+        return row
 
     # --- checkpoints --------------------------------------------------------------
 
@@ -226,20 +291,28 @@ class RunFolder:
     def _checkpoints(self) -> list[Path]:
         """The checkpoint files, newest first."""
         numbered = []
-        for path in self.checkpoint_folder.glob("step-*.safetensors"):
-            digits = path.stem.removeprefix("step-")
-            if digits.isdecimal():
+        for name in os.listdir(self.checkpoint_folder):
+            digits = name.removeprefix("step-").removesuffix(".safetensors")
+            path = self.checkpoint_folder / name
+            if digits.isdecimal() and name == f"step-{digits}.safetensors" and path.is_file():
                 numbered.append((int(digits), path))
         return [path for _, path in sorted(numbered, reverse=True)]
 
     def latest_checkpoint(self) -> tuple[State, dict[str, Any], list[str]] | None:
-        """The newest valid checkpoint, what was decided then, and a note on each that was passed over."""
-        if not self.checkpoint_folder.is_dir():
-            raise InputError(
-                f"run {str(self.path)!r} has lost its folder checkpoints; without it, it must be begun anew."
-            )
+        """The newest valid checkpoint, what was decided then, and a note on each that was passed over.
+
+        Raises:
+            InputError: they cannot be read, or none of them is valid.
+        """
         notes: list[str] = []
-        for path in self._checkpoints():
+        try:
+            paths = self._checkpoints()
+        except OSError as error:
+            raise InputError(
+                f"run {str(self.path)!r} has a folder checkpoints that cannot be read ({error.strerror}); "
+                "without it, the run must be begun anew."
+            ) from None
+        for path in paths:
             try:
                 state, deciding = read_checkpoint(path.read_bytes())
                 return state, deciding, notes
@@ -259,7 +332,7 @@ class RunFolder:
         self._write_end(self.model_file, save(contiguous, metadata=dict(about)))
 
     def write_result(self, result: Mapping[str, Any]) -> None:
-        self._write_end(self.result_file, (json.dumps(result, indent=2) + "\n").encode())
+        self._write_end(self.result_file, (json_text(result, indent=2) + "\n").encode())
 
     def _write_end(self, path: Path, content: bytes) -> None:
         try:
@@ -278,21 +351,21 @@ def _not_written(path: Path, error: OSError) -> TrainingError:
     )
 
 
-def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            for line in file:
-                try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError):
-                    return  # cut short by a crash; what follows cannot be older
-                if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-                    return
-                yield row
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON as the standard has it: a number that is not finite becomes null.
+
+    >>> json_text({"loss": float("nan")})
+    '{"loss": null}'
+    """
+    return json.dumps(_finite_or_none(value), indent=indent, allow_nan=False)
+
+
+def _finite_or_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite_or_none(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite_or_none(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def version_facts() -> dict[str, str]:

@@ -21,7 +21,7 @@ from distnum.loop import Step, run_steps
 from distnum.metrics import Evaluation
 from distnum.networks import Network
 from distnum.objectives import LossFunction, Params
-from distnum.placement import estimate_gradient_s, open_pool
+from distnum.placement import estimate_gradient_s, estimate_step_s, open_pool
 from distnum.pools import Pool
 from distnum.runs import RunFolder, config_of, machine_facts, version_facts
 
@@ -144,8 +144,8 @@ def train(
         resume: continue the run in ``out`` from its newest checkpoint.
         config: a configuration to begin with instead of the defaults.
         on_prepared: called before the workers start, with the job and the steps done before.
-        on_start: called before the first step, with the pool and the seconds that a gradient
-            is estimated to take on one core.
+        on_start: called before the first step, with the pool and the seconds that a step is
+            estimated to take.
         on_step: called with each step's record and its row; if it returns True, training
             stops there as if interrupted.
         **options: fields of ``Config``: ``steps=200, hidden=(256, 256), workers=2``, ...
@@ -165,21 +165,21 @@ def train(
         if out is None:
             raise InputError("resume is True, but out is not given; it must be the folder of the run.")
         run = RunFolder.open(Path(out))
-    created = False
     try:
+        new_config = None
         if run is not None:
-            job, state, rows = _resumed(run, loss, params, data, config, options)
+            job, state, new_config = _resumed(run, loss, params, data, config, options)
         else:
             job = prepare(loss, params, data, config, options)
-            state, rows = job.initial, []
+            state = job.initial
             if out is not None:
-                run, created = RunFolder.create(Path(out), job.folder_config()), True
+                run = RunFolder.create(Path(out), job.folder_config())
         if on_prepared is not None:
             on_prepared(job, state.step)
-        return _train(job, run, state, rows, began, on_start, on_step)
+        return _train(job, run, state, resume, new_config, began, on_start, on_step)
     except Exception:
-        if run is not None and created:
-            run.discard()
+        if run is not None:
+            run.discard()  # unless it has been begun
         raise
     finally:
         if run is not None:
@@ -193,7 +193,8 @@ def _resumed(
     data: Any,
     config: Config | None,
     options: Mapping[str, Any],
-) -> tuple[Job, State, list[dict[str, Any]]]:
+) -> tuple[Job, State, dict[str, Any] | None]:
+    """The job and the state to continue with, and the values of a configuration that has changed."""
     values = run.config_values()
     of_python = values.pop("objective", None) == "python"
     if of_python and not callable(loss):
@@ -210,10 +211,17 @@ def _resumed(
             f"run {str(run.path)!r} was trained on arrays from Python; continue it from there, with "
             "distnum.train(data=..., out=..., resume=True)."
         )
+    if str(options.get("workers")) == "0" and "address" not in options:
+        options = {**options, "address": None}  # the run's own is of no use here
     job = prepare(loss, params, data, config, options)
     found = run.latest_checkpoint()
     if found is None:
-        return job, job.initial, run.continue_rows(0)
+        if run.n_rows > job.config.checkpoint_every:  # else it was stopped before its first checkpoint
+            raise InputError(
+                f"run {str(run.path)!r} has done {run.n_rows:,} steps, but no checkpoint is left in its folder "
+                "checkpoints; without one, it must be begun anew."
+            )
+        return job, job.initial, None
     state, decided, notes = found
     for note in notes:
         log.warning(note)
@@ -226,48 +234,72 @@ def _resumed(
             f"the checkpoint of {str(run.path)!r} has {state.params.size:,} parameters, the run's configuration "
             f"{job.initial.params.size:,}; they must be the same."
         )
+    _check_same_job(run, job, state, decided)
+    new_config = None
+    if job.config.steps != values.get("steps", job.config.steps):
+        # So that a later resume knows how far to go.
+        new_config = ({"objective": "python"} if of_python else {}) | values | {"steps": job.config.steps}
+    return job, State(state.step, frozen(state.params), state.optimizer_state), new_config
+
+
+def _check_same_job(run: RunFolder, job: Job, state: State, decided: Mapping[str, Any]) -> None:
+    """Refuse to continue with what would have led to other parameters."""
+    where = f"{str(run.path)!r} was trained with"
     deciding = job.deciding()
-    for name in sorted({*decided, *deciding} - {"steps"} - (set() if job.config.schedule == "cosine" else {"steps"})):
-        if decided.get(name) != deciding.get(name):
+    may_differ = set() if job.config.schedule == "cosine" else {"steps"}
+    for name in sorted({*decided, *deciding} - may_differ):
+        now, then = deciding.get(name), decided.get(name)
+        if now == then:
+            continue
+        if name == "data_sha256":
             raise InputError(
-                f"{name} is {deciding.get(name)!r}, but {str(run.path)!r} was trained with {decided.get(name)!r} "
-                f"up to step {state.step}; it must stay the same."
+                f"data {job.config.data} is not what it was: {where} other arrays up to step {state.step} "
+                f"(checksum {str(then)[:12]}..., now {str(now)[:12]}...); they must stay the same."
             )
-    if job.config.schedule == "cosine" and decided.get("steps") != deciding.get("steps"):
-        raise InputError(
-            f"steps is {deciding['steps']}, but the cosine schedule of {str(run.path)!r} was laid out for "
-            f"{decided.get('steps')}; it must stay the same."
-        )
-    if "steps" in options and job.config.steps != values.get("steps", job.config.steps):
-        values["steps"] = job.config.steps  # so that a later resume knows how far to go
-        run.rewrite_config(({"objective": "python"} if of_python else {}) | values)
-    return job, State(state.step, frozen(state.params), state.optimizer_state), run.continue_rows(state.step)
+        if name == "steps":
+            raise InputError(
+                f"steps is {now}, but the cosine schedule of {str(run.path)!r} was laid out for {then}; "
+                "it must stay the same."
+            )
+        raise InputError(f"{name} is {now!r}, but {where} {then!r} up to step {state.step}; it must stay the same.")
 
 
 def _train(
     job: Job,
     run: RunFolder | None,
     state: State,
-    rows: list[dict[str, Any]],
+    resumed: bool,
+    new_config: Mapping[str, Any] | None,
     began: float,
     on_start: Callable[[Pool, float], None] | None,
     on_step: Callable[[Step, dict[str, Any]], bool | None] | None,
 ) -> TrainResult:
     config = job.config
     completed = state.step >= config.steps
-    saved_step = state.step if rows else -1
+    saved_step = state.step
     start_s = 0.0
+    rows: list[dict[str, Any]] = []
+
+    def begin() -> None:
+        # Nothing of a run is touched before its workers are there.
+        if run is not None and resumed:
+            rows.extend(run.continue_rows(state.step))
+            if new_config is not None:
+                run.rewrite_config(new_config)
 
     def save(state: State) -> None:
         if run is not None:
             run.save_checkpoint(state, job.deciding(), config.keep_checkpoints)
 
-    if not completed:
+    if completed:
+        begin()
+    else:
         gradient_s = estimate_gradient_s(job) if on_start or config.workers == "auto" else 0.0
         with open_pool(job, gradient_s) as pool:
-            start_s = perf_counter() - began
             if on_start is not None:
-                on_start(pool, gradient_s)
+                on_start(pool, estimate_step_s(job, pool, state, gradient_s))
+            start_s = perf_counter() - began
+            begin()
             try:
                 for step in run_steps(job, pool, state):
                     state = step.state
