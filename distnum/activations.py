@@ -16,20 +16,36 @@ All of them are elementwise and keep the dtype of ``a``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distnum.errors import InputError
 
-__all__ = ["ACTIVATIONS", "Activation", "get_activation"]
+__all__ = ["ACTIVATIONS", "Activation", "Move", "get_activation"]
 
 Array = NDArray[np.floating]
 
 
 def _curved(a: Array) -> Array:
     return np.zeros_like(a)
+
+
+@dataclass(frozen=True)
+class Move:
+    """How a compiled loop computes ``change`` for a unit.
+
+    Attributes:
+        kind: a name in ``kernels.KINDS``, or a scalar function of a number that Numba compiles.
+        constants: gives two numbers for each pre-activation ``a``, from which, and from the
+            shift, the loop computes the change; see ``kernels.py``.
+        largest: the longest shift for which its formula holds.
+    """
+
+    kind: str | Callable[[float], float]
+    constants: Callable[[Array], tuple[Array, Array]]
+    largest: float = float("inf")
 
 
 @dataclass(frozen=True)
@@ -45,6 +61,7 @@ class Activation:
         kink_distance: how far from ``a`` that line goes, both ways; it is not reached.
         monotone: whether ``f`` never falls; the largest change within a radius is then
             at its ends.
+        move: ``change`` for compiled loops; None leaves it to NumPy.
     """
 
     name: str
@@ -53,11 +70,26 @@ class Activation:
     slope: Callable[[Array], Array] = _curved
     kink_distance: Callable[[Array], Array] = _curved
     monotone: bool = True
+    move: Move | None = None
 
     @property
     def piecewise_linear(self) -> bool:
         """Whether ``f`` has straight pieces at all."""
         return self.kink_distance is not _curved
+
+    @classmethod
+    def from_scalar_function(cls, f: Callable[[float], float], name: str | None = None) -> Activation:
+        """An activation from a Python function of one number that Numba can compile; nothing is known about it.
+
+        >>> signed_square = Activation.from_scalar_function(lambda a: a * abs(a), "signed_square")
+        >>> signed_square.value(np.array([-3.0, 2.0]))
+        array([-9.,  4.])
+        """
+        from numba import njit, vectorize
+
+        compiled = vectorize(nopython=True)(f)
+        made = cls.from_function(compiled, name or str(getattr(f, "__name__", "custom")))
+        return replace(made, move=Move(njit(nogil=True)(f), _itself))
 
     @classmethod
     def from_function(cls, value: Callable[[Array], Array], name: str | None = None) -> Activation:
@@ -67,6 +99,10 @@ class Activation:
             return value(a + d) - value(a)
 
         return cls(name or str(getattr(value, "__name__", "custom")), value, change, monotone=False)
+
+
+def _itself(a: Array) -> tuple[Array, Array]:
+    return a, np.zeros_like(a)
 
 
 # --- straight pieces ---------------------------------------------------------------
@@ -119,7 +155,10 @@ def _leaky_relu(alpha: float) -> Activation:
     def slope(a: Array) -> Array:
         return np.where(a > 0, a.dtype.type(1), a.dtype.type(alpha))
 
-    return Activation(f"leaky_relu:{alpha:g}", value, change, slope, np.abs)
+    def constants(a: Array) -> tuple[Array, Array]:
+        return a, np.full_like(a, alpha)
+
+    return Activation(f"leaky_relu:{alpha:g}", value, change, slope, np.abs, move=Move("relu", constants))
 
 
 def _quantize(n_levels: float) -> Activation:
@@ -141,13 +180,22 @@ def _quantize(n_levels: float) -> Activation:
         nearest = np.clip(np.rint(a * top - a.dtype.type(0.5)), 0, top - 1)
         return np.abs(a - (nearest + a.dtype.type(0.5)) / a.dtype.type(top))
 
-    return Activation(f"quantize:{int(n_levels)}", value, change, _curved, kink_distance)
+    def constants(a: Array) -> tuple[Array, Array]:
+        return a, np.full_like(a, top)
+
+    move = Move("quantize", constants)
+    return Activation(f"quantize:{int(n_levels)}", value, change, _curved, kink_distance, move=move)
 
 
 # --- smooth curves, whose small changes have identities -------------------------------
 
 
-def _smooth(name: str, value: Callable[[Array], Array], small_change: Callable[[Array, Array], Array]) -> Activation:
+def _smooth(
+    name: str,
+    value: Callable[[Array], Array],
+    small_change: Callable[[Array, Array], Array],
+    constants: Callable[[Array], tuple[Array, Array]],
+) -> Activation:
     """An activation whose identity serves changes up to one; beyond, subtracting is exact enough."""
 
     def change(a: Array, d: Array) -> Array:
@@ -156,15 +204,20 @@ def _smooth(name: str, value: Callable[[Array], Array], small_change: Callable[[
             return small_change(a, d)
         return np.where(large, value(a + d) - value(a), small_change(a, np.where(large, d.dtype.type(0), d)))
 
-    return Activation(name, value, change)
+    return Activation(name, value, change, move=Move(name, constants, largest=1.0))
 
 
 def _tanh_change(a: Array, d: Array) -> Array:
-    # tanh(a + d) - tanh(a) = t (1 - z²) / (1 + z t), where z = tanh(a), t = tanh(d); and
-    # 1 - z² = 1 / cosh²(a) does not cancel where z is near one.
+    # tanh(a + d) - tanh(a) = t (1 - z²) / (1 + z t), where z = tanh(a), t = tanh(d).
+    g, z = _tanh_constants(a)
     t = np.tanh(d)
+    return g * t / (1 + z * t)
+
+
+def _tanh_constants(a: Array) -> tuple[Array, Array]:
+    # 1 - z² = 1 / cosh²(a) does not cancel where z is near one.
     limit = a.dtype.type(0.45 * np.log(np.finfo(a.dtype).max))  # cosh² stays finite
-    return t / np.cosh(np.clip(a, -limit, limit)) ** 2 / (1 + np.tanh(a) * t)
+    return 1 / np.cosh(np.clip(a, -limit, limit)) ** 2, np.tanh(a)
 
 
 def _sigmoid(a: Array) -> Array:
@@ -174,9 +227,14 @@ def _sigmoid(a: Array) -> Array:
 
 def _sigmoid_change(a: Array, d: Array) -> Array:
     # With s the sigmoid: s(a + d) - s(a) = s(a) s(-a) e / (1 + s(a) e), where e = expm1(d).
+    g, s = _sigmoid_constants(a)
     e = np.expm1(d)
+    return g * e / (1 + s * e)
+
+
+def _sigmoid_constants(a: Array) -> tuple[Array, Array]:
     s = _sigmoid(a)
-    return s * _sigmoid(-a) * e / (1 + s * e)
+    return s * _sigmoid(-a), s
 
 
 def _softplus(a: Array) -> Array:
@@ -188,16 +246,20 @@ def _softplus_change(a: Array, d: Array) -> Array:
     return np.log1p(_sigmoid(a) * np.expm1(d))
 
 
+def _softplus_constants(a: Array) -> tuple[Array, Array]:
+    return _itself(_sigmoid(a))
+
+
 _PLAIN = {
     activation.name: activation
     for activation in (
-        Activation("relu", _relu, _relu_change, _is_positive, np.abs),
-        _smooth("tanh", np.tanh, _tanh_change),
-        _smooth("sigmoid", _sigmoid, _sigmoid_change),
-        _smooth("softplus", _softplus, _softplus_change),
+        Activation("relu", _relu, _relu_change, _is_positive, np.abs, move=Move("relu", _itself)),
+        _smooth("tanh", np.tanh, _tanh_change, _tanh_constants),
+        _smooth("sigmoid", _sigmoid, _sigmoid_change, _sigmoid_constants),
+        _smooth("softplus", _softplus, _softplus_change, _softplus_constants),
         Activation("identity", _identity, _identity_change, np.ones_like, _infinite),
-        Activation("step", _is_positive, _step_change, _curved, np.abs),
-        Activation("sign", np.sign, _sign_change, _curved, np.abs),
+        Activation("step", _is_positive, _step_change, _curved, np.abs, move=Move("step", _itself)),
+        Activation("sign", np.sign, _sign_change, _curved, np.abs, move=Move("sign", _itself)),
     )
 }
 _FAMILIES: dict[str, tuple[Callable[[float], Activation], float]] = {

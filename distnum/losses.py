@@ -9,60 +9,53 @@ so that no two nearly equal losses are subtracted:
 - mean squared error, with residual ``r`` and ``C`` outputs:
   ``sum_c delta_c (2 r_c + delta_c) / C``
 
-``change`` evaluates that for any ``delta``. ``along`` does the same for the many moves
-along one direction per unit, ``delta = t v_j``, that all weights into a unit share: what
-depends on the direction alone is summed over the outputs once, before the many ``t``.
+``change`` evaluates that for any ``delta``. The many moves along one direction per unit,
+``delta = t v``, that all weights into a unit share, change it by
+
+    g(sum_k c_k t^k) - l t        with g = log1p, or nothing,
+
+whose coefficients belong to the example and the unit; ``series`` gives them. They are summed
+over the outputs once, before the many ``t``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from math import exp, factorial
-from typing import Protocol
+from math import exp, factorial, tanh
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distnum.errors import InputError
 
-__all__ = ["LOSSES", "CrossEntropy", "Loss", "LossPoint", "MeanSquaredError", "Series", "get_loss"]
+__all__ = [
+    "LOSSES",
+    "CrossEntropy",
+    "Loss",
+    "LossPoint",
+    "MeanSquaredError",
+    "SeriesLength",
+    "get_loss",
+    "series_length",
+]
 
 Array = NDArray[np.floating]
-Along = Callable[[int, "NDArray[np.integer] | slice", Array], Array]
-
-# A longer series is slower than evaluating the exponential for every output.
-_LONGEST_SERIES = 9
 
 
-@dataclass(frozen=True)
-class Series:
-    """Changes of the loss along one direction for each example and unit, as a short series in ``t``.
+class SeriesLength(NamedTuple):
+    """How many terms are exact to rounding: of the series in ``t``, and of the series of ``atanh``.
 
-    The change is ``g(sum_k c_k t^k) - l t`` with ``k`` from 1, where ``g`` is ``log1p`` or the
-    identity.
-
-    Attributes:
-        coefficients: ``c``, shape ``(n_examples, n_terms, n_units)``.
-        linear: ``l``, shape ``(n_examples, n_units)``.
-        n_log_terms: terms of ``log1p``'s own series that are exact to rounding; negative if
-            they are too many, zero if ``g`` is the identity.
+    The logarithm of a ratio is taken as ``log((1 + x) / (1 - x)) = 2 atanh(x)
+    = 2 (x + x^3/3 + x^5/5 + ...)``; no terms of it where there is no logarithm.
     """
 
-    coefficients: Array
-    linear: Array
+    n_terms: int
     n_log_terms: int
 
-    def __call__(self, example: int, units: NDArray[np.integer] | slice, t: Array) -> Array:
-        c = self.coefficients[example][:, units, None]
-        u = t * c[-1]
-        for k in range(len(c) - 2, -1, -1):
-            u += c[k]
-            u *= t
-        if self.n_log_terms:
-            np.log1p(u, out=u)
-            u -= t * self.linear[example][units, None]
-        return u
+
+# A few lengths, so that few loops need be compiled; odd, as ``kernels.py`` wants them.
+_LENGTHS = (SeriesLength(3, 2), SeriesLength(5, 3), SeriesLength(9, 8))
 
 
 class LossPoint(Protocol):
@@ -72,20 +65,32 @@ class LossPoint(Protocol):
         """Change of the example's loss for output changes ``delta`` of shape ``(n, n_outputs)``."""
         ...
 
-    def along(self, examples: slice, v: Array, t_max: float) -> Along:
-        """Changes of the loss along directions.
+    def length(self, largest: float, symmetric: bool) -> SeriesLength | None:
+        """The length of the series for ``|t v_c| <= largest``; None if it would not pay.
+
+        Args:
+            largest: may be infinite.
+            symmetric: whether only differences between ``t`` and ``-t`` are asked for.
+        """
+        ...
+
+    def series(self, examples: slice, v: Array, n_terms: int) -> tuple[Array, Array]:
+        """The series along directions.
 
         Args:
             examples: which examples will be asked for.
             v: the directions, shape ``(n_units, n_outputs)`` if they are the same for all
                 examples, else ``(n_examples in the slice, n_units, n_outputs)``.
-            t_max: no ``|t|`` will be larger; may be infinite.
+            n_terms: how many coefficients to give.
 
         Returns:
-            a function of an example (counted from the start of the slice), an index of
-            units, and ``t`` of shape ``(n_t,)`` or ``(n_chosen, n_t)``, which gives the
-            changes of that example's loss, shape ``(n_chosen, n_t)``.
+            ``c``, shape ``(n_terms, n_examples, n_units)``, and ``l``, ``(n_examples, n_units)``.
         """
+        ...
+
+    @property
+    def probabilities(self) -> Array | None:
+        """``p`` of softmax, for changes too large for a series; None for a loss whose series always serves."""
         ...
 
 
@@ -143,36 +148,26 @@ class _CrossEntropyPoint:
         u = _weighted_columns(np.expm1(delta), self.p[example])
         return np.log1p(u) - delta[:, self.labels[example]]
 
-    def along(self, examples: slice, v: Array, t_max: float) -> Along:
+    def length(self, largest: float, symmetric: bool) -> SeriesLength | None:
+        return series_length(largest, self.p.dtype, symmetric)
+
+    @property
+    def probabilities(self) -> Array | None:
+        return self.p
+
+    def series(self, examples: slice, v: Array, n_terms: int) -> tuple[Array, Array]:
+        # sum_c p_c expm1(t v_c) = sum_k t^k m_k, where m_k = sum_c p_c v_c^k / k!
         p, labels = self.p[examples], self.labels[examples]
         shared = v.ndim == 2
         v_of_label = v.T[labels] if shared else v[np.arange(len(labels)), :, labels]
-        largest = t_max * float(np.abs(v).max(initial=0.0))
-        length = series_length(largest, p.dtype)
-        if length is None:
-            return self._along_every_output(p, v_of_label, v)
-
-        # sum_c p_c expm1(t v_c) = sum_k t^k m_k, where m_k = sum_c p_c v_c^k / k!
-        moments = np.empty((len(p), length, v_of_label.shape[1]), p.dtype)
+        moments = np.empty((n_terms, *v_of_label.shape), p.dtype)
         power = v
-        for k in range(length):
+        for k in range(n_terms):
             if k:
                 power = power * v
             sums = p @ power.T if shared else (power @ p[:, :, None])[:, :, 0]
-            moments[:, k] = sums / p.dtype.type(factorial(k + 1))
-        return Series(moments, v_of_label, log_length(largest, p.dtype))
-
-    def _along_every_output(self, p: Array, v_of_label: Array, v: Array) -> Along:
-        def along(example: int, units: NDArray[np.integer] | slice, t: Array) -> Array:
-            directions = (v if v.ndim == 2 else v[example])[units]
-            u = p[example, 0] * np.expm1(t * directions[:, :1])
-            for c in range(1, p.shape[1]):
-                u += p[example, c] * np.expm1(t * directions[:, c : c + 1])
-            np.log1p(u, out=u)
-            u -= t * v_of_label[example][units][:, None]
-            return u
-
-        return along
+            np.divide(sums, p.dtype.type(factorial(k + 1)), out=moments[k])
+        return moments, v_of_label
 
 
 class MeanSquaredError:
@@ -202,16 +197,21 @@ class _MeanSquaredErrorPoint:
             total += delta[:, c] * (2 * self.residual[example, c] + delta[:, c])
         return total / self.residual.dtype.type(n_outputs)
 
-    def along(self, examples: slice, v: Array, t_max: float) -> Along:
+    probabilities = None
+
+    def length(self, largest: float, symmetric: bool) -> SeriesLength:
+        return SeriesLength(3, 0)
+
+    def series(self, examples: slice, v: Array, n_terms: int) -> tuple[Array, Array]:
         residual = self.residual[examples]
         n_outputs = residual.dtype.type(residual.shape[1])
-        squared = (v * v).sum(axis=-1) / n_outputs
         if v.ndim == 2:
             linear = 2 * (residual @ v.T) / n_outputs
         else:
             linear = 2 * (v @ residual[:, :, None])[:, :, 0] / n_outputs
-        coefficients = np.stack([linear, np.broadcast_to(squared, linear.shape)], axis=1)
-        return Series(coefficients, np.zeros_like(linear), 0)
+        coefficients = np.zeros((n_terms, *linear.shape), residual.dtype)
+        coefficients[0], coefficients[1] = linear, (v * v).sum(axis=-1) / n_outputs
+        return coefficients, np.zeros_like(linear)
 
 
 def _weighted_columns(columns: Array, weights: Array) -> Array:
@@ -222,38 +222,29 @@ def _weighted_columns(columns: Array, weights: Array) -> Array:
     return total
 
 
-def series_length(largest: float, dtype: np.dtype) -> int | None:
-    """How many terms of ``expm1(x) = x + x²/2 + ...`` are exact to rounding for ``|x| <= largest``.
+def series_length(largest: float, dtype: np.dtype, symmetric: bool = False) -> SeriesLength | None:
+    """The shortest series that are exact to rounding for ``log(1 + sum_c p_c expm1(x_c))``, ``|x_c| <= largest``.
 
-    The terms left out after ``k`` are at most ``largest^(k+1) e^largest / (k+1)!``; beside
-    the first term they must vanish in rounding. None if more would be needed than pay.
+    What is left out must vanish in rounding beside the first term. Of ``expm1(x) =
+    x + x^2/2 + ...`` after ``k`` terms at most ``largest^(k+1) e^largest / (k+1)!`` is left
+    out; in a symmetric difference, whose even terms enter beside one, one power more. Of
+    ``atanh(r)`` after ``n`` terms, beside ``r``, less than ``r^(2n) / ((2n + 1) (1 - r^2))``.
+    None if no series at hand is long enough.
 
-    >>> series_length(1e-4, np.dtype(np.float64))
-    4
+    >>> series_length(1e-4, np.dtype(np.float64), symmetric=True)
+    SeriesLength(n_terms=3, n_log_terms=2)
     """
-    if not largest <= 1:
+    if not largest < 0.5:
         return None
-    eps = float(np.finfo(dtype).eps)
-    for k in range(1, _LONGEST_SERIES + 1):
-        if largest**k * exp(largest) / factorial(k + 1) <= eps / 2:
-            return k
+    rounding = float(np.finfo(dtype).eps) / 2
+    # 1 + sum_c p_c expm1(x_c) lies between e^-largest and e^largest, so does the ratio of two, squared.
+    r = tanh(largest)
+    for length in _LENGTHS:
+        k, n = length
+        left_out = largest ** (k + symmetric) * exp(largest) / factorial(k + 1)
+        if left_out <= rounding and r ** (2 * n) / ((2 * n + 1) * (1 - r * r)) <= rounding:
+            return length
     return None
-
-
-def log_length(largest: float, dtype: np.dtype) -> int:
-    """How many terms of ``log1p(u) = u - u²/2 + ...`` are exact to rounding for ``|u| <= expm1(largest)``.
-
-    Negative if more would be needed than pay.
-
-    >>> log_length(1e-4, np.dtype(np.float64))
-    4
-    """
-    u = exp(largest) - 1
-    eps = float(np.finfo(dtype).eps)
-    for n_terms in range(1, _LONGEST_SERIES + 1):
-        if u**n_terms / (n_terms + 1) <= eps / 2 * (1 - u):
-            return n_terms
-    return -1
 
 
 LOSSES: dict[str, Loss] = {loss.name: loss for loss in (CrossEntropy(), MeanSquaredError())}

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distnum.errors import InputError, TrainingError
-from distnum.plan import Shard, Tiles, even_tiles
+from distnum.plan import Shard, Tiles, even_tiles, indices_of
 from distnum.schemes import default_h, get_scheme, representable_h
 
 __all__ = ["BlackBox", "Layout", "LossFunction", "Objective", "Point"]
@@ -44,8 +44,11 @@ class Point(Protocol):
         """What each tile costs beside the others, shape ``(n_tiles,)``."""
         ...
 
-    def grad_slice(self, shard: Shard) -> Array:
-        """The numerical gradient at the indices of a shard, its tiles one after the other."""
+    def grad_slice(self, shard: Shard, n_threads: int = 1) -> Array:
+        """The numerical gradient at the indices of a shard, its tiles one after the other.
+
+        An objective that is not ``thread_safe`` takes no notice of ``n_threads``.
+        """
         ...
 
 
@@ -67,7 +70,7 @@ class Objective(Protocol):
 
     @property
     def thread_safe(self) -> bool:
-        """Whether one process may compute several shards at once, on threads."""
+        """Whether it computes on threads where it is asked to."""
         ...
 
     def at(self, params: Array, batch: Any) -> Point:
@@ -217,10 +220,9 @@ class BlackBoxPoint:
     def costs(self) -> NDArray[np.float64]:
         return np.diff(self._objective.tiles).astype(np.float64)
 
-    def grad_slice(self, shard: Shard) -> Array:
-        objective, tiles = self._objective, self._objective.tiles
-        ranges = zip(tiles[shard].tolist(), tiles[shard + 1].tolist(), strict=True)
-        indices = [index for start, stop in ranges for index in range(start, stop)]
+    def grad_slice(self, shard: Shard, n_threads: int = 1) -> Array:
+        objective = self._objective
+        indices = indices_of(objective.tiles, shard).tolist()
         return np.array([self._partial_derivative(index, objective) for index in indices], self._params.dtype)
 
     def _partial_derivative(self, index: int, objective: BlackBox) -> Any:

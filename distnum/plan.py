@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Shard", "Tiles", "assemble", "balance", "even_tiles", "make_shards", "shard_size"]
+__all__ = ["Shard", "Tiles", "assemble", "balance", "even_tiles", "indices_of", "make_shards", "shard_size"]
 
 Tiles: TypeAlias = NDArray[np.int64]
 """Boundaries: tile ``t`` is the indices ``tiles[t]`` to ``tiles[t + 1]``; shape ``(n_tiles + 1,)``."""
@@ -69,11 +69,22 @@ def shard_size(tiles: Tiles, shard: Shard) -> int:
     return int((tiles[shard + 1] - tiles[shard]).sum())
 
 
+def indices_of(tiles: Tiles, shard: Shard) -> NDArray[np.int64]:
+    """The indices in a shard, its tiles one after the other.
+
+    >>> indices_of(np.array([0, 3, 5, 9]), np.array([0, 2])).tolist()
+    [0, 1, 2, 5, 6, 7, 8]
+    """
+    sizes = tiles[shard + 1] - tiles[shard]
+    before = np.cumsum(sizes) - sizes
+    return np.arange(sizes.sum()) + np.repeat(tiles[shard] - before, sizes)
+
+
 def assemble(gradient: NDArray[np.floating], tiles: Tiles, shard: Shard, grad_slice: NDArray[np.floating]) -> None:
     """Put a shard's slice, its tiles one after the other, into the whole gradient."""
     if grad_slice.shape != (shard_size(tiles, shard),):
         raise ValueError(f"slice has shape {grad_slice.shape}; its shard has {shard_size(tiles, shard)} indices")
-    position = 0
-    for start, stop in zip(tiles[shard].tolist(), tiles[shard + 1].tolist(), strict=True):
-        gradient[start:stop] = grad_slice[position : position + stop - start]
-        position += stop - start
+    if len(shard) == len(tiles) - 1:
+        gradient[:] = grad_slice
+    else:
+        gradient[indices_of(tiles, shard)] = grad_slice

@@ -11,7 +11,6 @@ import contextlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from time import perf_counter
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 
 from distnum.errors import InputError, TrainingError
 from distnum.objectives import Objective
-from distnum.plan import Shard, assemble, make_shards, shard_size
+from distnum.plan import Shard, shard_size
 from distnum.ray_session import INLINE_BYTES, first_line, ray_session
 
 __all__ = ["GradSlice", "Pool", "RayPool", "SerialPool", "Worker", "single_threaded_blas"]
@@ -59,14 +58,13 @@ class Worker:
     Args:
         objective: what to difference.
         batch_at: gives the batch of a step.
-        n_threads: tiles are shared among so many threads; bits do not depend on it.
+        n_threads: that compute a slice; bits do not depend on it.
     """
 
     def __init__(self, objective: Objective, batch_at: BatchAt, n_threads: int = 1) -> None:
         self._objective = objective
         self._batch_at = batch_at
         self._n_threads = n_threads
-        self._threads = ThreadPoolExecutor(n_threads) if n_threads > 1 else None
 
     def grad_slice(self, step: int, params: Array, shard: Shard, with_loss: bool) -> GradSlice:
         """The slice of a shard at a step's batch."""
@@ -74,28 +72,8 @@ class Worker:
         if not params.flags.writeable and not self._objective.thread_safe:
             params = params.copy()  # a black box is differenced in place
         point = self._objective.at(params, self._batch_at(step))
-        if self._threads is None or len(shard) < self._n_threads:
-            values = point.grad_slice(shard)
-        else:
-            values = self._on_threads(point, params.dtype, shard)
+        values = point.grad_slice(shard, self._n_threads)
         return GradSlice(values, point.loss if with_loss else None, perf_counter() - started)
-
-    def _on_threads(self, point: Any, dtype: np.dtype, shard: Shard) -> Array:
-        tiles = self._objective.tiles
-        sizes = (tiles[shard + 1] - tiles[shard]).astype(np.int64)
-        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
-        parts = make_shards(point.costs[shard], self._n_threads)
-        assert self._threads is not None
-        values = np.empty(int(starts[-1]), dtype)
-        for part, found in zip(
-            parts, self._threads.map(lambda part: point.grad_slice(shard[part]), parts), strict=True
-        ):
-            assemble(values, starts, part, found)
-        return values
-
-    def close(self) -> None:
-        if self._threads is not None:
-            self._threads.shutdown()
 
 
 class Pool(Protocol):
@@ -150,7 +128,7 @@ class SerialPool(_Closing):
             return [self._worker.grad_slice(step, params, shard, number == 0) for number, shard in enumerate(shards)]
 
     def close(self) -> None:
-        self._worker.close()
+        pass
 
 
 class RayPool(_Closing):

@@ -26,18 +26,16 @@ products of matrices have the same shapes for every shard.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cached_property, partial
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distnum.activations import Activation, get_activation
-from distnum.losses import Along, LossPoint, Series
+from distnum.moves import BasePoint, Moves, n_columns
 from distnum.networks import ForwardPass, Layer, Network
-from distnum.plan import Shard, even_tiles
-from distnum.schemes import Scheme, get_scheme
+from distnum.plan import Shard, even_tiles, indices_of
+from distnum.schemes import get_scheme
 
 __all__ = ["Propagation", "PropagationPoint"]
 
@@ -45,15 +43,8 @@ Array = NDArray[np.floating]
 
 # Tiles a layer is cut into at most: enough for hundreds of workers to be kept evenly busy.
 _TILES_PER_LAYER = 400
-# Numbers in one temporary array: a few of them fit into a core's second-level cache.
-_BLOCK = 32_768
-# Numbers kept for one block of examples (responses of every unit).
-_EXAMPLES_BLOCK = 1_000_000
-# Rows of every matrix product in a push. One shape, so that one row's bits do not depend on
-# how many others are pushed beside it.
-_PUSH_ROWS = 64
-
-_OUTPUT = get_activation("identity")
+# Moves (example, input, unit) that a thread is worth being woken for.
+_THREAD_MOVES = 100_000
 
 
 class Propagation:
@@ -111,30 +102,37 @@ class PropagationPoint:
     def __init__(
         self, objective: Propagation, params: Array, forward: ForwardPass, targets: NDArray[np.generic]
     ) -> None:
-        self._network = objective.network
-        self._scheme: Scheme = objective.scheme
         self._tiles = objective.tiles
-        self._dtype = params.dtype
-        self._h = params.dtype.type(objective.h)
-        self._weights = [layer.rows(params)[:-1] for layer in self._network.layers]
-        self._forward = forward
+        self._network = network = objective.network
         self._n_examples = len(targets)
-        self._loss_point: LossPoint = self._network.loss_function.at(forward.outputs, targets)
-        self.loss = float(self._network.loss_function.values(forward.outputs, targets).mean())
-        ones = np.ones((self._n_examples, 1), self._dtype)
-        self._inputs = [np.hstack([z, ones]) for z in forward.inputs]
+        ones = np.ones((1, self._n_examples), params.dtype)
+        self._base = BasePoint(
+            network=network,
+            scheme=objective.scheme,
+            h=params.dtype.type(objective.h),
+            weights=[layer.rows(params)[:-1] for layer in network.layers],
+            forward=forward,
+            inputs=[np.concatenate([z.T, ones]) for z in forward.inputs],
+            loss=network.loss_function.at(forward.outputs, targets),
+        )
+        self.loss = float(network.loss_function.values(forward.outputs, targets).mean())
+
+    @cached_property
+    def _pairs(self) -> list[NDArray[np.int64]]:
+        """For each layer how many examples move each of its rows."""
+        return [np.count_nonzero(z, axis=1) for z in self._base.inputs]
 
     @cached_property
     def costs(self) -> NDArray[np.float64]:
-        row_costs = []
-        for number, layer in enumerate(self._network.layers):
-            pairs = np.count_nonzero(self._inputs[number], axis=0)
-            row_costs.append(pairs * float(layer.n_out * self._units_followed(number)))
+        row_costs = [
+            pairs * float(layer.n_out * self._units_followed(number))
+            for number, (layer, pairs) in enumerate(zip(self._network.layers, self._pairs, strict=True))
+        ]
         rows = np.concatenate([np.zeros(1), np.cumsum(np.concatenate(row_costs))])
         return np.diff(rows[self._row_boundaries])
 
     def _units_followed(self, number: int) -> int:
-        if self._activation(number).piecewise_linear:
+        if self._base.activation(number).piecewise_linear:
             return 1
         return 1 + sum(self._network.sizes[number + 2 : -1])
 
@@ -149,209 +147,37 @@ class PropagationPoint:
             first_row += layer.n_rows
         return np.concatenate([*boundaries, np.array([first_row])])
 
-    def grad_slice(self, shard: Shard) -> Array:
+    def grad_slice(self, shard: Shard, n_threads: int = 1) -> Array:
         """The numerical gradient at the indices of a shard, its tiles one after the other."""
-        first_row, last_row = self._row_boundaries[shard], self._row_boundaries[shard + 1]
+        rows = indices_of(self._row_boundaries, shard)
         slices = []
-        layer_start = 0
+        first_row = 0
         for number, layer in enumerate(self._network.layers):
-            here = (first_row >= layer_start) & (first_row < layer_start + layer.n_rows)
-            if here.any():
-                ranges = zip(first_row[here].tolist(), last_row[here].tolist(), strict=True)
-                rows = np.concatenate([np.arange(a, b) for a, b in ranges]) - layer_start
+            here = rows[(rows >= first_row) & (rows < first_row + layer.n_rows)]
+            if here.size:
                 with np.errstate(over="ignore", invalid="ignore"):
-                    slices.append(self._layer_slice(number, layer, rows).ravel())
-            layer_start += layer.n_rows
+                    slices.append(self._layer_slice(number, layer, here - first_row, n_threads).ravel())
+            first_row += layer.n_rows
         if not slices:
-            return np.empty(0, self._dtype)
-        return np.concatenate(slices) / (self._scheme.denominator * self._h * self._n_examples)
+            return np.empty(0, self._base.dtype)
+        return np.concatenate(slices) / (self._base.scheme.denominator * self._base.h * self._n_examples)
 
-    def _activation(self, number: int) -> Activation:
-        last = number == len(self._network.layers) - 1
-        return _OUTPUT if last else self._network.activation
-
-    # --- one layer ----------------------------------------------------------------
-
-    def _layer_slice(self, number: int, layer: Layer, rows: NDArray[np.int64]) -> Array:
+    def _layer_slice(self, number: int, layer: Layer, rows: NDArray[np.int64], n_threads: int) -> Array:
         """Weighted changes of the loss, summed over the examples, shape ``(n_rows, n_out)``."""
-        from distnum.kernels import StraightUnits
-
-        inputs = self._inputs[number][:, rows]
-        total = np.zeros((layer.n_out, len(rows)), self._dtype)
-        of_straight = np.zeros((len(rows), layer.n_out + 1), self._dtype)
-        steps = np.array(self._scheme.offsets, self._dtype) * self._h
-        numerators = np.array(self._scheme.numerators, self._dtype)
-        for block in self._example_blocks(number):
-            moves = self._moves(number, block)
-            in_series = moves.in_series
-            if in_series is not None and in_series.any():
-                assert isinstance(moves.along, Series)
-                straight_units = StraightUnits(in_series, moves.slope, moves.along)
-                by_row = np.ascontiguousarray(inputs[block].T)
-                straight_units.add_changes(by_row, steps, numerators, of_straight)
-            for example in range(block.stop - block.start):
-                z = inputs[block.start + example]
-                moved = np.flatnonzero(z)
-                if moved.size == 0:
-                    continue
-                for units, changes in moves.others(example):
-                    # A bounded number of inputs at a time.
-                    size = max(1, _BLOCK // (len(units) * len(steps)))
-                    for start in range(0, len(moved), size):
-                        columns = moved[start : start + size]
-                        delta = changes((steps[:, None] * z[columns]).ravel())
-                        points = delta.reshape(len(units), len(steps), len(columns)).swapaxes(0, 1)
-                        total.ravel()[units[:, None] * len(rows) + columns] += self._scheme.weigh(points)
-        return of_straight[:, :-1] + total.T
-
-    def _example_blocks(self, number: int) -> Iterator[slice]:
-        largest = max(self._network.sizes[number + 1 :]) * self._network.n_outputs
-        size = max(1, _EXAMPLES_BLOCK // largest)
-        for start in range(0, self._n_examples, size):
-            yield slice(start, min(start + size, self._n_examples))
-
-    def _moves(self, number: int, block: slice) -> _Moves:
-        """How the units of a layer move the loss, for a block of examples."""
-        activation = self._activation(number)
-        a = self._forward.preactivations[number][block]
-        reach = self._scheme.reach * self._h * np.abs(self._inputs[number][block]).max(axis=1, keepdims=True)
-        slope = activation.slope(a)
-        straight = reach < activation.kink_distance(a)
-        t_max = np.abs(slope) * reach
-        if not straight.all():
-            if activation.monotone:
-                farthest = np.maximum(np.abs(activation.change(a, reach)), np.abs(activation.change(a, -reach)))
+        total = np.zeros((len(rows), n_columns(layer.n_out)), self._base.dtype)
+        pairs = np.cumsum(self._pairs[number][rows])
+        n_parts = min(n_threads, 1 + int(pairs[-1]) * layer.n_out // _THREAD_MOVES)
+        cuts = np.searchsorted(pairs, pairs[-1] * np.arange(1, n_parts) / n_parts)
+        parts = list(zip(np.split(rows, cuts), np.split(total, cuts), strict=True))
+        for block in self._base.blocks(number):
+            moves = Moves(self._base, number, block)
+            if n_parts == 1:
+                moves.add(rows, total)
             else:
-                farthest = np.full_like(a, np.inf)
-            t_max = np.where(straight, t_max, farthest)
-        moving = t_max > 0
-
-        last = len(self._network.layers) - 1
-        if number == last:
-            directions = np.eye(self._network.n_outputs, dtype=self._dtype)
-            proportional = moving
-        elif number == last - 1:
-            directions = self._weights[last]
-            proportional = moving
-        elif activation.piecewise_linear:
-            directions = self._responses(number, block)
-            proportional = moving & self._stays_straight(number, block, t_max)
-        else:
-            directions = np.zeros((1, self._network.n_outputs), self._dtype)
-            proportional = np.zeros_like(moving)
-        along = None
-        if proportional.any():
-            along = self._loss_point.along(block, directions, float(t_max[proportional].max()))
-        return _Moves(self, number, block, activation, a, slope, straight, moving, proportional, along)
-
-    def _responses(self, number: int, block: slice) -> Array:
-        """How the outputs answer each unit of a layer while all later units stay straight.
-
-        Shape ``(n_examples, n_units, n_outputs)``.
-        """
-        last = len(self._network.layers) - 1
-        response = self._weights[last]
-        for later in range(last - 1, number, -1):
-            slope = self._network.activation.slope(self._forward.preactivations[later][block])
-            response = self._weights[later] @ (slope[:, :, None] * response)
-        return response
-
-    def _stays_straight(self, number: int, block: slice, t_max: Array) -> NDArray[np.bool_]:
-        """Whether all later units stay on their straight lines when one unit moves by ``t_max``.
-
-        A bound that holds for all units of the layer at once leaves few later units in
-        question; those are looked at one by one. Shape ``(n_examples, n_units)``.
-        """
-        activation = self._network.activation
-        straight = np.ones(t_max.shape, np.bool_)
-        finite = np.where(np.isfinite(t_max), t_max, np.finfo(t_max.dtype).max ** 0.5)
-        bound = finite.max(axis=1, keepdims=True) * np.abs(self._weights[number + 1]).max(axis=0)
-        slopes: list[Array] = []
-        for later in range(number + 1, len(self._network.layers) - 1):
-            a = self._forward.preactivations[later][block]
-            # A hair less than the distance, for the rounding of the products.
-            distance = activation.kink_distance(a) * a.dtype.type(1 - 1e-5)
-            for example in np.flatnonzero((bound >= distance).any(axis=1)):
-                near = np.flatnonzero(bound[example] >= distance[example])
-                response = self._weights[later][:, near]
-                for between in range(later - 1, number, -1):
-                    slope = slopes[between - number - 1][example]
-                    response = self._weights[between] @ (slope[:, None] * response)
-                shift = finite[example][:, None] * np.abs(response)
-                straight[example] &= (shift < distance[example][near]).all(axis=1)
-            slopes.append(activation.slope(a))
-            bound = (bound * np.abs(slopes[-1])) @ np.abs(self._weights[later + 1])
-        return straight
-
-    def push(self, number: int, example: int, units: NDArray[np.intp], t: Array) -> Array:
-        """Change of an example's loss when units of a layer move by ``t``, shape ``(n_units, n_t)``."""
-        delta = np.zeros_like(t)
-        unit_of, point_of = np.nonzero(t)
-        sizes = self._network.sizes
-        size = max(_PUSH_ROWS, 8 * _BLOCK // max(sizes[number + 2 :]) // _PUSH_ROWS * _PUSH_ROWS)
-        for start in range(0, len(unit_of), size):
-            unit, point = unit_of[start : start + size], point_of[start : start + size]
-            padded = -(-len(unit) // _PUSH_ROWS) * _PUSH_ROWS
-            change = np.zeros((padded, sizes[number + 2]), self._dtype)
-            change[: len(unit)] = t[unit, point][:, None] * self._weights[number + 1][units[unit]]
-            for later, weights in list(enumerate(self._weights))[number + 2 :]:
-                a = self._forward.preactivations[later - 1][example]
-                change = self._network.activation.change(a, change)
-                stacked = change.reshape(-1, _PUSH_ROWS, change.shape[1])
-                change = (stacked @ weights).reshape(padded, -1)
-            delta[unit, point] = self._loss_point.change(example, change[: len(unit)])
-        return delta
+                list(_threads(n_threads).map(lambda part, moves=moves: moves.add(*part), parts))
+        return total[:, : layer.n_out]
 
 
-@dataclass(frozen=True)
-class _Moves:
-    """How the units of one layer move the loss, for a block of examples.
-
-    ``straight``: the unit's own activation is a straight line as far as the step reaches.
-    ``proportional``: the outputs move in proportion to the unit's output.
-    All of shape ``(n_examples, n_units)``.
-    """
-
-    point: PropagationPoint
-    number: int
-    block: slice
-    activation: Activation
-    a: Array
-    slope: Array
-    straight: NDArray[np.bool_]
-    moving: NDArray[np.bool_]
-    proportional: NDArray[np.bool_]
-    along: Along | None
-
-    @cached_property
-    def in_series(self) -> NDArray[np.bool_] | None:
-        """Units that the compiled loop takes: straight, proportional, and the loss along them a series."""
-        return self.proportional & self.straight if isinstance(self.along, Series) else None
-
-    @cached_property
-    def _has_others(self) -> NDArray[np.bool_]:
-        others = self.moving if self.in_series is None else self.moving & ~self.in_series
-        return np.asarray(others.any(axis=1))
-
-    def others(self, example: int) -> Iterator[tuple[NDArray[np.intp], Callable[[Array], Array]]]:
-        """The groups of other units that move, each with its function of the shifts ``(n_shifts,)``."""
-        if not self._has_others[example]:
-            return
-        a, slope = self.a[example], self.slope[example]
-        straight = self.straight[example]
-        proportional = self.proportional[example]
-        change = self.activation.change
-
-        if self.along is not None:
-            along = partial(self.along, example)
-            units = np.flatnonzero(proportional & straight)
-            if units.size and self.in_series is None:
-                yield units, lambda shift: along(units, slope[units, None] * shift)
-            bent = np.flatnonzero(proportional & ~straight)
-            if bent.size:
-                yield bent, lambda shift: along(bent, change(a[bent, None], shift))
-
-        pushed = np.flatnonzero(self.moving[example] & ~proportional)
-        if pushed.size:
-            push = partial(self.point.push, self.number, self.block.start + example, pushed)
-            yield pushed, lambda shift: push(change(a[pushed, None], shift))
+@cache
+def _threads(n_threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(n_threads)

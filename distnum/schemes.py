@@ -53,6 +53,31 @@ class Scheme:
         """Whether the value at the base point itself takes part in the formula."""
         return sum(self.numerators) != 0
 
+    @property
+    def pairs(self) -> tuple[tuple[int, int, int], ...]:
+        """The same sum over differences between two points: ``(first offset, second offset, weight)`` of each.
+
+        An offset of zero is the base point.
+
+        >>> SCHEMES["central4"].pairs
+        ((1, -1, 8), (2, -2, -1))
+        """
+        weights = dict(zip(self.offsets, self.numerators, strict=True))
+        pairs = []
+        for offset in sorted(self.offsets, key=lambda o: (abs(o), -o)):
+            weight = weights.get(offset, 0)
+            if offset > 0 and weights.get(-offset) == -weight:
+                pairs.append((offset, -offset, weight))
+                del weights[-offset]
+            elif offset in weights:
+                pairs.append((offset, 0, weight) if offset > 0 else (0, offset, -weight))
+        return tuple(pairs)
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether every pair lies evenly about the base point."""
+        return all(first == -second for first, second, _ in self.pairs)
+
     def combine(self, changes: NDArray[np.floating], h: float | np.floating) -> NDArray[np.floating]:
         """The derivative from the changes of the function at the stencil's points.
 

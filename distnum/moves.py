@@ -1,0 +1,318 @@
+"""How the units of a layer move the loss when their pre-activations are shifted.
+
+For a layer and a block of examples this decides which units move at all, and how each can be
+followed to the loss: along a straight line or a curve in proportion to one vector of output
+changes, which a compiled loop does for all rows of the layer, or by pushing its change
+through the layers that remain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distnum.activations import Activation, Move, get_activation
+from distnum.losses import LossPoint, SeriesLength, series_length
+from distnum.networks import ForwardPass, Network
+from distnum.schemes import Scheme
+
+__all__ = ["BasePoint", "Moves", "n_columns"]
+
+Array = NDArray[np.floating]
+Mask = NDArray[np.bool_]
+
+# Units are taken in groups of so many, which fill the vector registers.
+_GROUP = 8
+# Numbers kept for the units of one block of examples: they stay in a core's second-level cache.
+_BLOCK_NUMBERS = 100_000
+# Numbers in one temporary array of a push, for the same reason.
+_PUSH_NUMBERS = 32_768
+# Rows of every matrix product in a push. One shape, so that one row's bits do not depend on
+# how many others are pushed beside it.
+_PUSH_ROWS = 64
+
+_OUTPUT = get_activation("identity")
+_LINE = Move("line", lambda slope: (slope, slope))
+
+
+@dataclass(frozen=True)
+class BasePoint:
+    """A network at some parameters and a batch: what following a change through it takes.
+
+    Attributes:
+        network, scheme, h: what is differenced, and how; ``h`` in the dtype of the parameters.
+        weights: of the layers, without the biases.
+        forward: the forward pass.
+        inputs: of the layers, with ones for the bias, shape ``(n_in + 1, n_examples)``.
+        loss: the loss at the outputs.
+    """
+
+    network: Network
+    scheme: Scheme
+    h: Any
+    weights: list[Array]
+    forward: ForwardPass
+    inputs: list[Array]
+    loss: LossPoint
+
+    @property
+    def last(self) -> int:
+        return len(self.weights) - 1
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.weights[0].dtype
+
+    def activation(self, number: int) -> Activation:
+        """After a layer; the last one's outputs are taken as they are."""
+        return _OUTPUT if number == self.last else self.network.activation
+
+    def blocks(self, number: int) -> Iterator[slice]:
+        """Ranges of examples whose units fit into the memory and the cache."""
+        n_units = self.network.sizes[number + 1]
+        per_example = 12 * n_units
+        if number < self.last - 1:
+            per_example += max(self.network.sizes[number + 1 :]) * self.network.n_outputs
+        size = max(1, _BLOCK_NUMBERS // per_example)
+        n_examples = self.inputs[0].shape[1]
+        for start in range(0, n_examples, size):
+            yield slice(start, min(start + size, n_examples))
+
+
+class Moves:
+    """How the units of layer ``number`` move the loss of the examples in ``block``."""
+
+    def __init__(self, at: BasePoint, number: int, block: slice) -> None:
+        self._at, self._number, self._block = at, number, block
+        self._activation = at.activation(number)
+        a = at.forward.preactivations[number][block]
+        self._a = a
+        # No pre-activation of the example is shifted further.
+        farthest_input = np.abs(at.inputs[number][:, block]).max(axis=0)[:, None]
+        reach = at.scheme.reach * at.h * farthest_input
+        self._farthest = float(reach.max())
+        slope = self._activation.slope(a)
+        straight = reach < self._activation.kink_distance(a)
+        t_max = np.abs(slope) * reach
+        if not straight.all():
+            if self._activation.monotone:
+                change = self._activation.change
+                at_ends = np.maximum(np.abs(change(a, reach)), np.abs(change(a, -reach)))
+            else:
+                at_ends = np.full_like(a, np.inf)
+            t_max = np.where(straight, t_max, at_ends)
+        moving = t_max > 0
+        proportional = self._proportional(moving, t_max)
+        self._compiled: list[tuple[Any, tuple[Any, ...]]] = []
+        self._by_numpy = np.zeros_like(moving)
+        self._pushed = moving & ~proportional
+        on_line = proportional & straight
+        self._compile(on_line, t_max, _LINE, slope)
+        if not straight.all():
+            self._compile(proportional & ~straight, t_max, self._activation.move, a)
+        self._one_by_one = (self._by_numpy | self._pushed).any(axis=1)
+
+    # --- which units --------------------------------------------------------------
+
+    def _proportional(self, moving: Mask, t_max: Array) -> Mask:
+        """Units with which the outputs move in proportion."""
+        if self._number >= self._at.last - 1:
+            return moving
+        if self._activation.piecewise_linear:
+            return moving & self._later_units_stay_straight(t_max)
+        return np.zeros_like(moving)
+
+    @cached_property
+    def _directions(self) -> Array:
+        """How the outputs move with each unit: ``(n_units, n_outputs)``, or ``(n_examples, n_units, n_outputs)``."""
+        at, number = self._at, self._number
+        if number == at.last:
+            return np.eye(at.network.n_outputs, dtype=at.dtype)
+        response = at.weights[at.last]
+        for later in range(at.last - 1, number, -1):
+            slope = at.network.activation.slope(at.forward.preactivations[later][self._block])
+            response = at.weights[later] @ (slope[:, :, None] * response)
+        return response
+
+    def _later_units_stay_straight(self, t_max: Array) -> Mask:
+        """Whether all later units stay on their straight lines when one unit moves by ``t_max``.
+
+        A bound that holds for all units of the layer at once leaves few later units in
+        question; those are looked at one by one. Shape ``(n_examples, n_units)``.
+        """
+        at, number = self._at, self._number
+        activation = at.network.activation
+        straight = np.ones(t_max.shape, np.bool_)
+        finite = np.where(np.isfinite(t_max), t_max, np.finfo(t_max.dtype).max ** 0.5)
+        bound = finite.max(axis=1, keepdims=True) * np.abs(at.weights[number + 1]).max(axis=0)
+        slopes: list[Array] = []
+        for later in range(number + 1, at.last):
+            a = at.forward.preactivations[later][self._block]
+            # A hair less than the distance, for the rounding of the products.
+            distance = activation.kink_distance(a) * a.dtype.type(1 - 1e-5)
+            for example in np.flatnonzero((bound >= distance).any(axis=1)):
+                near = np.flatnonzero(bound[example] >= distance[example])
+                response = at.weights[later][:, near]
+                for between in range(later - 1, number, -1):
+                    slope = slopes[between - number - 1][example]
+                    response = at.weights[between] @ (slope[:, None] * response)
+                shift = finite[example][:, None] * np.abs(response)
+                straight[example] &= (shift < distance[example][near]).all(axis=1)
+            slopes.append(activation.slope(a))
+            bound = (bound * np.abs(slopes[-1])) @ np.abs(at.weights[later + 1])
+        return straight
+
+    # --- units that a compiled loop follows ------------------------------------------
+
+    def _compile(self, chosen: Mask, t_max: Array, move: Move | None, of: Array) -> None:
+        """Find the loop for these units and lay out what it reads; ``of`` is what the move's constants are of."""
+        if not chosen.any():
+            return
+        if move is None or self._farthest > move.largest:
+            self._by_numpy |= chosen
+            return
+        from distnum import kernels
+
+        at, v = self._at, self._directions
+        largest = float((t_max * np.abs(v).max(axis=-1))[chosen].max())
+        on_line = move is _LINE
+        symmetric = at.scheme.symmetric and on_line
+        length = at.loss.length(largest, symmetric)
+        # Where a unit that is not chosen would still be computed, its move must not be NaN.
+        may_be_dense = on_line or chosen.all()
+        compact = not may_be_dense or 2 * np.count_nonzero(chosen) < chosen.size
+        probabilities = at.loss.probabilities
+        if length is None:
+            assert probabilities is not None
+            _, linear = at.loss.series(self._block, v, 0)
+            layout = _side_by_side(chosen, [linear, *move.constants(of)], compact=True)
+            examples = layout[0]
+            directions = v[examples] if v.ndim == 3 else v[None]
+            more = probabilities[self._block][examples], np.ascontiguousarray(directions)
+            self._compiled.append((kernels.outputs_kernel(move.kind), (*layout, *more)))
+            return
+        coefficients, linear = at.loss.series(self._block, v, length.n_terms)
+        if symmetric:
+            power = of
+            fields: list[Any] = [linear * of]
+            for term in coefficients:
+                fields.append(term * power)
+                power = power * of
+            kernel = kernels.straight_kernel(*length, compact)
+        else:
+            fields = [linear, *move.constants(of), *coefficients]
+            kernel = kernels.bent_kernel(move.kind, *length, self._n_move_terms(move), compact)
+        self._compiled.append((kernel, _side_by_side(chosen, fields, compact)))
+
+    def _n_move_terms(self, move: Move) -> int:
+        if move.kind != "softplus":
+            return 0
+        length: SeriesLength | None = series_length(self._farthest, self._at.dtype)
+        return 0 if length is None else length.n_log_terms
+
+    def add(self, rows: NDArray[np.int64], total: Array) -> None:
+        """Add the weighted changes of the loss, summed over the examples.
+
+        Args:
+            rows: of the layer.
+            total: shape ``(len(rows), n_columns(n_units))``; what is beyond the units is scratch.
+        """
+        at = self._at
+        pairs = at.scheme.pairs
+        points = np.array([pair[:2] for pair in pairs], at.dtype) * at.h
+        weights = np.array([pair[2] for pair in pairs], at.dtype)
+        inputs = at.inputs[self._number]
+        for kernel, (examples, counts, units, data, *more) in self._compiled:
+            examples = examples + self._block.start
+            kernel(inputs, rows, points, weights, examples, counts, units, data, total, *more)
+        for example in np.flatnonzero(self._one_by_one):
+            self._add_one_by_one(int(example), inputs[rows, self._block.start + example], points, weights, total)
+
+    # --- units that NumPy follows -----------------------------------------------------
+
+    def _add_one_by_one(self, example: int, z: Array, points: Array, weights: Array, total: Array) -> None:
+        moved = np.flatnonzero(z)
+        for units, to_loss in (
+            (np.flatnonzero(self._by_numpy[example]), self._along),
+            (np.flatnonzero(self._pushed[example]), self._push),
+        ):
+            if units.size == 0:
+                continue
+            a = self._a[example, units, None]
+            size = max(1, _PUSH_NUMBERS // (2 * len(units) * self._at.network.n_outputs))
+            for start in range(0, len(moved), size):
+                columns = moved[start : start + size]
+                for (first, second), weight in zip(points, weights, strict=True):
+                    shifts = np.concatenate([first * z[columns], second * z[columns]])
+                    changes = to_loss(example, units, self._activation.change(a, shifts))
+                    difference = changes[:, : len(columns)] - changes[:, len(columns) :]
+                    total[columns[:, None], units] += weight * difference.T
+
+    def _along(self, example: int, units: NDArray[np.intp], t: Array) -> Array:
+        """Change of an example's loss when units that it follows in proportion move by ``t``, ``(n_units, n_t)``."""
+        directions = self._directions if self._directions.ndim == 2 else self._directions[example]
+        delta = t[:, :, None] * directions[units][:, None, :]
+        changes = self._at.loss.change(self._block.start + example, delta.reshape(-1, delta.shape[2]))
+        return changes.reshape(t.shape)
+
+    def _push(self, example: int, units: NDArray[np.intp], t: Array) -> Array:
+        """The same for units whose change goes through the later layers as it is."""
+        at, number = self._at, self._number
+        example += self._block.start
+        changes = np.zeros_like(t)
+        unit_of, point_of = np.nonzero(t)
+        sizes = at.network.sizes
+        size = max(_PUSH_ROWS, _PUSH_NUMBERS // max(sizes[number + 2 :]) // _PUSH_ROWS * _PUSH_ROWS)
+        for start in range(0, len(unit_of), size):
+            unit, point = unit_of[start : start + size], point_of[start : start + size]
+            padded = -(-len(unit) // _PUSH_ROWS) * _PUSH_ROWS
+            change = np.zeros((padded, sizes[number + 2]), at.dtype)
+            change[: len(unit)] = t[unit, point][:, None] * at.weights[number + 1][units[unit]]
+            for later in range(number + 2, at.last + 1):
+                a = at.forward.preactivations[later - 1][example]
+                change = at.network.activation.change(a, change)
+                stacked = change.reshape(-1, _PUSH_ROWS, change.shape[1])
+                change = (stacked @ at.weights[later]).reshape(padded, -1)
+            changes[unit, point] = at.loss.change(example, change[: len(unit)])
+        return changes
+
+
+def n_columns(n_units: int) -> int:
+    """Columns of a sum over the examples: one for each unit, at least one for fillers, whole groups."""
+    return -(-(n_units + 1) // _GROUP) * _GROUP
+
+
+def _side_by_side(chosen: Mask, fields: Sequence[Any], compact: bool) -> tuple[Any, Any, Any, Any]:
+    """Chosen units of each example and what belongs to them, laid out for a compiled loop.
+
+    Returns:
+        ``examples (n_examples,)`` that have chosen units, ``counts (n_examples,)``, ``units
+        (n_examples, width)`` and ``data (n_examples, n_fields, width)``. What fills up the
+        groups is zero and moves nothing; where the units are not compact that goes for those
+        not chosen too.
+    """
+    examples = np.flatnonzero(chosen.any(axis=1))
+    chosen = chosen[examples]
+    n_examples, n_units = chosen.shape
+    dtype = fields[0].dtype
+    if not compact:
+        width = n_columns(n_units)
+        data = np.zeros((n_examples, len(fields), width), dtype)
+        for number, field in enumerate(fields):
+            np.copyto(data[:, number, :n_units], field[examples], where=chosen)
+        return examples, np.full(n_examples, width), np.zeros((n_examples, width), np.int32), data
+    counts = chosen.sum(axis=1)
+    width = -(-int(counts.max()) // _GROUP) * _GROUP
+    example, unit = np.nonzero(chosen)
+    place = (chosen.cumsum(axis=1) - 1)[example, unit]
+    units = np.full((n_examples, width), n_units, np.int32)
+    units[example, place] = unit
+    data = np.zeros((n_examples, len(fields), width), dtype)
+    for number, field in enumerate(fields):
+        data[example, number, place] = field[examples[example], unit]
+    return examples, -(-counts // _GROUP) * _GROUP, units, data
