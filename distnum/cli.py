@@ -53,6 +53,7 @@ def run() -> NoReturn:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     remarks = logging.StreamHandler(sys.stderr)
+    remarks.setLevel(logging.WARNING)
     remarks.setFormatter(logging.Formatter("distnum: %(levelname)s: %(message)s"))
     log = logging.getLogger("distnum")
     log.addHandler(remarks)
@@ -293,7 +294,7 @@ def _run_training(options: argparse.Namespace, out: Path, **arguments: Any) -> i
     from distnum.watch import Watch
 
     watch = Watch(out, quiet=options.quiet)
-    with watch.signals():
+    with watch.attention():
         try:
             result = train(
                 out=out, on_prepared=watch.prepared, on_start=watch.started, on_step=watch.stepped, **arguments

@@ -49,7 +49,10 @@ def gradient(
     layout, flat = Layout.of(x)
     objective = BlackBox(lambda params, batch: f(params), layout, flat.size, scheme, h)
     pool: Pool
-    pool = SerialPool(objective, _no_batch) if workers == 0 else RayPool(objective, _no_batch, workers, address=address)
+    if workers == 0:
+        pool = SerialPool(objective, _no_batch)
+    else:
+        pool = RayPool(objective, _no_batch, workers, address=address, dtype=flat.dtype)
     grad: NDArray[np.floating] = np.empty_like(flat)
     with pool:
         shards = make_shards(objective.at(flat, None).costs, pool.n_workers)

@@ -17,10 +17,12 @@ from collections.abc import Callable
 from functools import cache
 from math import expm1, log1p, tanh
 from pickle import UnpicklingError
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 from numba import njit
+from numba.core import event
 
 __all__ = ["KINDS", "bent_kernel", "outputs_kernel", "straight_kernel"]
 
@@ -38,6 +40,23 @@ KINDS = {
     "quantize": QUANTIZE,
 }
 """How a unit can move; see ``activations.Move``."""
+
+
+class _Announcement(event.Listener):  # type: ignore[misc]
+    """Says once that something is compiled, which takes seconds; what the disk has kept is not."""
+
+    said = False
+
+    def on_start(self, event: Any) -> None:
+        if not self.said:
+            self.said = True
+            log.info("compiling ...  (once; the machine code is kept on the disk)")
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+event.register("numba:compile", _Announcement())
 
 
 class _Kernel:
@@ -59,7 +78,7 @@ class _Kernel:
             self._compiled(*arguments)
         except (OSError, EOFError, RuntimeError, UnpicklingError, ValueError, ImportError) as error:
             # All of these come from the files of the cache, before anything has been computed.
-            log.info("compiled code is not kept: %s", error)
+            log.debug("compiled code is not kept: %s", error)
             self._compiled = self._compile(cache=False)
             self._compiled(*arguments)
 
@@ -155,7 +174,7 @@ def bent_kernel(
         a function as that of ``straight_kernel``, with ``data (n_examples, n_terms + 3,
         width)``: ``l``, the two constants of the unit's move, and ``c_k``.
     """
-    number, user = _kind(kind)
+    number = KINDS[kind] if isinstance(kind, str) else USER
 
     def kernel(
         inputs: Any, rows: Any, points: Any, weights: Any, examples: Any, counts: Any, units: Any, data: Any, total: Any
@@ -178,11 +197,8 @@ def bent_kernel(
                     weight = weights[pair]
                     for j in range(n):
                         k0, k1 = c[1, j], c[2, j]
-                        if number == USER:
-                            t1, t2 = user(k0 + d1) - user(k0), user(k0 + d2) - user(k0)
-                        else:
-                            t1 = _move(number, n_move_terms, k0, k1, d1, e1, dtype)
-                            t2 = _move(number, n_move_terms, k0, k1, d2, e2, dtype)
+                        t1 = _move(number, n_move_terms, k0, k1, d1, e1, dtype)
+                        t2 = _move(number, n_move_terms, k0, k1, d2, e2, dtype)
                         u1 = c[n_terms + 2, j] * t1
                         u2 = c[n_terms + 2, j] * t2
                         for k in range(n_terms + 1, 2, -1):
@@ -208,7 +224,7 @@ def bent_kernel(
                     for j in range(n):
                         sums[unit[j]] += change[j]
 
-    return _Kernel(kernel, keep=number != USER)
+    return _Kernel(kernel) if number != USER else _with_users_move(kernel, kind)
 
 
 @cache
@@ -220,7 +236,7 @@ def outputs_kernel(kind: str | Callable[[float], float]) -> _Kernel:
         the end, the probabilities ``p (n_examples, n_outputs)`` and the directions
         ``v (1 or n_examples, n_units, n_outputs)``.
     """
-    number, user = _kind(kind)
+    number = KINDS[kind] if isinstance(kind, str) else USER
 
     def kernel(
         inputs: Any,
@@ -255,27 +271,28 @@ def outputs_kernel(kind: str | Callable[[float], float]) -> _Kernel:
                         if unit >= directions.shape[0]:  # a filler
                             continue
                         k0, k1 = c[1, j], c[2, j]
-                        if number == USER:
-                            t1, t2 = user(k0 + d1) - user(k0), user(k0 + d2) - user(k0)
-                        else:
-                            t1 = _move(number, 0, k0, k1, d1, e1, dtype)
-                            t2 = _move(number, 0, k0, k1, d2, e2, dtype)
+                        t1 = _move(number, 0, k0, k1, d1, e1, dtype)
+                        t2 = _move(number, 0, k0, k1, d2, e2, dtype)
                         u1, u2 = zero, zero
                         for k in range(len(probabilities)):
                             u1 += probabilities[k] * expm1(t1 * directions[unit, k])
                             u2 += probabilities[k] * expm1(t2 * directions[unit, k])
                         sums[unit] += weights[pair] * (log1p(u1) - log1p(u2) - (t1 - t2) * c[0, j])
 
-    return _Kernel(kernel, keep=number != USER)
+    return _Kernel(kernel) if number != USER else _with_users_move(kernel, kind)
 
 
-def _kind(kind: str | Callable[[float], float]) -> tuple[int, Any]:
-    return (KINDS[kind], _no_function) if isinstance(kind, str) else (USER, kind)
+def _with_users_move(kernel: Any, f: Any) -> _Kernel:
+    """The same loop around a compiled function of the user's, whose machine code is not kept."""
 
+    @njit(nogil=True, error_model="numpy")
+    def move(kind: Any, n_move_terms: Any, k0: Any, k1: Any, d: Any, e: Any, dtype: Any) -> Any:
+        return f(k0 + d) - f(k0)
 
-@njit
-def _no_function(a: Any) -> Any:
-    return a
+    # Standing for the global name, not for a cell of the closure, the functions here do not
+    # become a part of the key by which Numba keeps machine code.
+    namespace = kernel.__globals__ | {"_move": move}
+    return _Kernel(FunctionType(kernel.__code__, namespace, kernel.__name__, None, kernel.__closure__), keep=False)
 
 
 @njit(nogil=True, error_model="numpy")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -14,7 +15,7 @@ from distnum.checkpoints import State, frozen
 from distnum.errors import TrainingError
 from distnum.jobs import Job
 from distnum.optimizers import Schedule, clip
-from distnum.plan import assemble, make_shards
+from distnum.plan import Shard, assemble, make_shards
 from distnum.pools import Pool, single_threaded_blas
 
 __all__ = ["Step", "run_steps"]
@@ -69,15 +70,16 @@ def run_steps(job: Job, pool: Pool, state: State) -> Iterator[Step]:
     schedule = Schedule(
         config.schedule, config.learning_rate, config.steps, config.schedule_every, config.schedule_factor
     )
+    planner = _Planner(job, pool.n_workers)
+    planner.plan(state.step + 1, state.params)
     for number in range(state.step + 1, config.steps + 1):
         started = perf_counter()
+        shards = planner.shards
+        # The next step is planned while the workers compute, by the parameters before the
+        # update: who computes what need not be perfect, and decides no bits.
+        plan_next = partial(planner.plan, min(number + 1, config.steps), state.params)
         with single_threaded_blas():
-            # Which tiles each worker gets: a pure function of the parameters and the batch.
-            if pool.n_workers == 1:
-                shards = [np.arange(len(objective.tiles) - 1)]
-            else:
-                shards = make_shards(objective.at(state.params, job.batch_at(number)).costs, pool.n_workers)
-            slices = pool.grad_slices(number, state.params, shards)
+            slices = pool.grad_slices(number, state.params, shards, plan_next)
             grad = np.empty_like(state.params)
             for shard, grad_slice in zip(shards, slices, strict=True):
                 assemble(grad, objective.tiles, shard, grad_slice.values)
@@ -105,6 +107,24 @@ def run_steps(job: Job, pool: Pool, state: State) -> Iterator[Step]:
             update_s=perf_counter() - gathered,
             state=state,
         )
+
+
+class _Planner:
+    """Decides which tiles each worker gets."""
+
+    def __init__(self, job: Job, n_workers: int) -> None:
+        self._job = job
+        self._n_workers = n_workers
+        self.shards: list[Shard] = []
+
+    def plan(self, number: int, params: Array) -> None:
+        """Cut the work of a step into shards of nearly equal cost."""
+        objective = self._job.objective
+        if self._n_workers == 1:
+            self.shards = [np.arange(len(objective.tiles) - 1)]
+        else:
+            costs = objective.at(params, self._job.batch_at(number)).costs
+            self.shards = make_shards(costs, self._n_workers)
 
 
 def _check_finite(job: Job, number: int, loss: float, grad: Array) -> None:

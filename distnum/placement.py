@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from time import perf_counter
 
@@ -14,10 +16,12 @@ from distnum.jobs import Job
 from distnum.loop import run_steps
 from distnum.pools import Pool, RayPool, SerialPool, single_threaded_blas
 
-__all__ = ["best_n_workers", "estimate_gradient_s", "estimate_step_s", "open_pool"]
+__all__ = ["best_layout", "estimate_gradient_s", "estimate_step_s", "open_pool"]
 
 # Measured: what one more worker adds to a step, and what a step costs beside computing.
 _CALL_S = 0.0015
+# What a thread more leaves of each one's speed.
+_THREAD_EFFICIENCY = 0.97
 _ROUND_TRIP_S = 0.004
 _ESTIMATE_FOR_S = 0.1
 _TRIAL_STEPS = 8
@@ -32,24 +36,49 @@ def estimate_gradient_s(job: Job) -> float:
         costs = point.costs
         order = np.argsort(-costs, kind="stable")
         if job.objective.thread_safe:
-            point.grad_slice(order[:1])  # compiles, or loads what was compiled, outside the measurement
+            # Compiles, or loads what was compiled, outside the measurement: some tiles of every layer.
+            point.grad_slice(np.unique(np.linspace(0, len(order) - 1, 64).astype(np.int64)))
+        started = perf_counter()
+        point.grad_slice(order[-1:])
+        setup_s = perf_counter() - started  # of the cheapest tile: what does not grow with the tiles
         n_tiles = 1
         while True:
             # Evenly through the costs, so that the sample is like the whole.
-            sample = np.sort(order[np.linspace(0, len(order) - 1, n_tiles).astype(np.int64)])
+            sample = np.unique(order[np.linspace(0, len(order) - 1, n_tiles).astype(np.int64)])
             started = perf_counter()
-            point.grad_slice(np.unique(sample))
+            point.grad_slice(sample)
             elapsed = perf_counter() - started
             if elapsed > _ESTIMATE_FOR_S or n_tiles >= len(order):
-                share = costs[np.unique(sample)].sum() / max(costs.sum(), 1e-300)
-                return float(elapsed / max(share, 1e-12)) if share else elapsed
+                share = costs[sample].sum() / max(costs.sum(), 1e-300)
+                if not share:
+                    return elapsed
+                return float(setup_s + max(elapsed - setup_s, 0.1 * elapsed) / share)
             n_tiles = min(8 * n_tiles, len(order))
 
 
-def best_n_workers(gradient_s: float, n_cpus: int, n_nodes: int = 1) -> int:
-    """The number of workers with the shortest step: computing is shared, calls add up."""
-    candidates = range(max(1, min(n_nodes, n_cpus)), max(1, n_cpus) + 1)
-    return min(candidates, key=lambda k: gradient_s / k + _CALL_S * k)
+def best_layout(
+    gradient_s: float, n_cpus: int, n_nodes: int = 1, n_threads: int | None = None, threads_pay: bool = True
+) -> tuple[int, int]:
+    """How many workers, and threads of each, make the shortest step: computing is shared, calls add up.
+
+    Args:
+        gradient_s: what a gradient costs on one core.
+        n_cpus, n_nodes: of the cluster; every node gets a worker.
+        n_threads: of each worker where the user has decided that.
+        threads_pay: whether a worker can use more than one.
+
+    >>> best_layout(0.003, n_cpus=2), best_layout(0.003, n_cpus=2, threads_pay=False)
+    ((1, 2), (1, 1))
+    """
+    n_nodes = max(1, min(n_nodes, n_cpus))
+    threads = [n_threads] if n_threads else range(1, (n_cpus // n_nodes if threads_pay else 1) + 1)
+    candidates = [(k, t) for t in threads for k in range(n_nodes, max(n_nodes, n_cpus // t) + 1)]
+
+    def step_s(layout: tuple[int, int]) -> float:
+        k, t = layout
+        return gradient_s / (k * t * _THREAD_EFFICIENCY ** (t - 1)) + _CALL_S * k
+
+    return min(candidates, key=step_s)
 
 
 def estimate_step_s(job: Job, pool: Pool, state: State, gradient_s: float) -> float:
@@ -83,15 +112,18 @@ def open_pool(job: Job, gradient_s: float | None = None) -> Pool:
     Raises:
         InputError: the cluster cannot be had.
     """
-    config = job.config
-    n_threads = 1 if config.threads_per_worker == "auto" else int(config.threads_per_worker)
+    config, threads_pay = job.config, job.objective.thread_safe
+    asked = None if config.threads_per_worker == "auto" else int(config.threads_per_worker)
+    dtype = job.initial.params.dtype
     if config.workers == 0:
-        return SerialPool(job.objective, job.batch_at, n_threads)
+        return SerialPool(job.objective, job.batch_at, asked or (_n_cores() if threads_pay else 1))
     if config.workers == "auto":
         work_s = gradient_s if gradient_s is not None else estimate_gradient_s(job)
+        layout = partial(best_layout, work_s, n_threads=asked, threads_pay=threads_pay)
+        return RayPool(job.objective, job.batch_at, layout, asked or 1, config.address, dtype)
+    return RayPool(job.objective, job.batch_at, int(config.workers), asked or 1, config.address, dtype)
 
-        def n_workers(n_cpus: int, n_nodes: int) -> int:
-            return best_n_workers(work_s, n_cpus // n_threads, n_nodes)
 
-        return RayPool(job.objective, job.batch_at, n_workers, n_threads, config.address)
-    return RayPool(job.objective, job.batch_at, int(config.workers), n_threads, config.address)
+def _n_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

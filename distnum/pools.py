@@ -13,17 +13,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from distnum.errors import InputError, TrainingError
 from distnum.objectives import Objective
 from distnum.plan import Shard, shard_size
-from distnum.ray_session import INLINE_BYTES, first_line, ray_session
+from distnum.ray_session import first_line, ray_session
 
 __all__ = ["GradSlice", "Pool", "RayPool", "SerialPool", "Worker", "single_threaded_blas"]
 
@@ -34,7 +35,9 @@ BatchAt = Callable[[int], Any]
 _MOST_REPLACEMENTS_A_STEP = 3
 _WORKER_START_TIMEOUT_S = 120.0
 
-_MOST_INLINE_WORKERS = 4
+# Of parameters in a file that the processes of one machine share; larger ones would be
+# written to the disk now and then.
+_MOST_SHARED_BYTES = 16_000_000
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,13 @@ class Pool(Protocol):
         """Threads of each worker."""
         ...
 
-    def grad_slices(self, step: int, params: Array, shards: Sequence[Shard]) -> list[GradSlice]:
-        """The slices of the shards at a step's batch, in the order of the shards; the first has the loss."""
+    def grad_slices(
+        self, step: int, params: Array, shards: Sequence[Shard], meanwhile: Callable[[], None] = lambda: None
+    ) -> list[GradSlice]:
+        """The slices of the shards at a step's batch, in the order of the shards; the first has the loss.
+
+        ``meanwhile`` is called once, where possible while the workers compute.
+        """
         ...
 
     def close(self) -> None: ...
@@ -123,7 +131,10 @@ class SerialPool(_Closing):
         self.n_workers = 1
         self.n_threads = n_threads
 
-    def grad_slices(self, step: int, params: Array, shards: Sequence[Shard]) -> list[GradSlice]:
+    def grad_slices(
+        self, step: int, params: Array, shards: Sequence[Shard], meanwhile: Callable[[], None] = lambda: None
+    ) -> list[GradSlice]:
+        meanwhile()
         with single_threaded_blas():
             return [self._worker.grad_slice(step, params, shard, number == 0) for number, shard in enumerate(shards)]
 
@@ -136,10 +147,12 @@ class RayPool(_Closing):
 
     Args:
         objective, batch_at: sent once to each node, not with every step.
-        n_workers: actors, or a function that chooses from the cluster's CPUs and nodes.
+        n_workers: actors, or a function that chooses them, and the threads of each, from the
+            cluster's CPUs and nodes.
         n_threads: of each; an actor asks Ray for as many CPUs.
         address: of a Ray cluster that runs already; None starts one on this machine, which
             ends with the pool. A session that this process has already begun is used as it is.
+        dtype: of the parameters.
 
     Raises:
         InputError: the cluster cannot be reached or has too few CPUs.
@@ -150,20 +163,28 @@ class RayPool(_Closing):
         self,
         objective: Objective,
         batch_at: BatchAt,
-        n_workers: int | Callable[[int, int], int],
+        n_workers: int | Callable[[int, int], tuple[int, int]],
         n_threads: int = 1,
         address: str | None = None,
+        dtype: DTypeLike = np.float64,
     ) -> None:
         self.n_threads = n_threads
+        dtype = np.dtype(dtype)
         self._tiles = objective.tiles
         self._session = contextlib.ExitStack()
         try:
             asked = 1 if callable(n_workers) else n_workers
-            ray, self._own = self._session.enter_context(ray_session(address, asked * n_threads, asked))
+            ray, folder = self._session.enter_context(ray_session(address, asked * n_threads, asked))
             self._ray = ray
+            n_bytes = 2 * dtype.itemsize * objective.n_params
+            file = folder / "params" if folder is not None and n_bytes <= _MOST_SHARED_BYTES else None
+            self._shared = None
+            if file is not None:
+                self._shared = np.memmap(file, dtype, "w+", shape=(2 * objective.n_params,))
             available = int(ray.cluster_resources().get("CPU", 0))
             if callable(n_workers):
-                n_workers = n_workers(available, sum(1 for node in ray.nodes() if node["Alive"]))
+                n_workers, n_threads = n_workers(available, sum(1 for node in ray.nodes() if node["Alive"]))
+                self.n_threads = n_threads
             if n_workers * n_threads > available:
                 raise InputError(
                     f"workers is {n_workers} and threads_per_worker is {n_threads}, but the Ray cluster has "
@@ -171,7 +192,7 @@ class RayPool(_Closing):
                 )
             self.n_workers = n_workers
             self._actor_class = ray.remote(_actor_class())
-            self._setup = ray.put((objective, batch_at))
+            self._setup = ray.put((objective, batch_at, file, dtype))
             self._actors = [self._start() for _ in range(n_workers)]
             self._wait_until_ready()
         except BaseException:
@@ -196,18 +217,36 @@ class RayPool(_Closing):
         except ray.exceptions.RayActorError as error:
             raise TrainingError(f"A worker died while it started: {first_line(error)}") from error
 
-    def grad_slices(self, step: int, params: Array, shards: Sequence[Shard]) -> list[GradSlice]:
+    def grad_slices(
+        self, step: int, params: Array, shards: Sequence[Shard], meanwhile: Callable[[], None] = lambda: None
+    ) -> list[GradSlice]:
         ray = self._ray
-        # To a few workers the bytes travel faster inside the call than through the object store.
-        inline = self._own and params.nbytes <= INLINE_BYTES and self.n_workers <= _MOST_INLINE_WORKERS
-        params_ref = params if inline else ray.put(params)
-        found: list[GradSlice | None] = [None] * len(shards)
-        n_replaced = 0
+        sent = self._send(step, params)
 
         def call(number: int) -> Any:
-            return self._actors[number].grad_slice.remote(step, params_ref, shards[number], number == 0)
+            return self._actors[number].grad_slice.remote(step, sent, shards[number], number == 0)
 
-        pending = {call(number): number for number in range(len(shards))}
+        calls = [call(number) for number in range(len(shards))]
+        meanwhile()
+        try:
+            found = ray.get(calls)
+        except ray.exceptions.RayError:
+            found = self._gather_one_by_one(step, dict(zip(calls, range(len(shards)), strict=True)), call)
+        return [self._checked(one, shard) for one, shard in zip(found, shards, strict=True)]
+
+    def _send(self, step: int, params: Array) -> Any:
+        """What workers find the parameters by: nothing where they share a file with this process."""
+        if self._shared is None:
+            return self._ray.put(params)
+        # Two places in turn: a late worker of the step before never sees half of each.
+        _shared_place(self._shared, step, params.size)[:] = params
+        return None
+
+    def _gather_one_by_one(self, step: int, pending: dict[Any, int], call: Callable[[int], Any]) -> list[GradSlice]:
+        """The answers where some are errors; a dead worker is replaced, and computes its shard again."""
+        ray = self._ray
+        found: dict[int, GradSlice] = {}
+        n_replaced = 0
         while pending:
             ready, _ = ray.wait(list(pending), num_returns=1)
             number = pending.pop(ready[0])
@@ -225,10 +264,9 @@ class RayPool(_Closing):
                 # Only the lost shard is computed again, by a worker in the dead one's place.
                 self._actors[number] = self._start()
                 pending[call(number)] = number
-        return [self._checked(one, shard) for one, shard in zip(found, shards, strict=True)]
+        return [found[number] for number in sorted(found)]
 
-    def _checked(self, one: GradSlice | None, shard: Shard) -> GradSlice:
-        assert one is not None
+    def _checked(self, one: GradSlice, shard: Shard) -> GradSlice:
         assert one.values.shape == (shard_size(self._tiles, shard),)
         return one
 
@@ -245,14 +283,23 @@ class RayPool(_Closing):
         self._session.close()
 
 
+def _shared_place(shared: Array, step: int, n_params: int) -> Array:
+    """Where the parameters of a step stand in the file that all share."""
+    place = np.asarray(shared)[(step % 2) * n_params :]
+    return place[:n_params]
+
+
 def _actor_class() -> type:
     class DistnumWorker:
         """A ``Worker`` in a process of its own."""
 
-        def __init__(self, setup: tuple[Objective, BatchAt], n_threads: int) -> None:
+        def __init__(self, setup: tuple[Objective, BatchAt, Path | None, np.dtype[Any]], n_threads: int) -> None:
+            objective, batch_at, file, dtype = setup
             self._blas = single_threaded_blas()
             self._blas.__enter__()
-            self._worker = Worker(*setup, n_threads=n_threads)
+            self._n_params = objective.n_params
+            self._shared = np.memmap(file, dtype, "r") if file is not None else None
+            self._worker = Worker(objective, batch_at, n_threads)
 
         def ready(self) -> bool:
             return True
@@ -260,7 +307,10 @@ def _actor_class() -> type:
         def pid(self) -> int:
             return os.getpid()
 
-        def grad_slice(self, step: int, params: Array, shard: Shard, with_loss: bool) -> GradSlice:
+        def grad_slice(self, step: int, params: Array | None, shard: Shard, with_loss: bool) -> GradSlice:
+            if params is None:
+                assert self._shared is not None
+                params = _shared_place(self._shared, step, self._n_params)
             return self._worker.grad_slice(step, params, shard, with_loss)
 
     return DistnumWorker

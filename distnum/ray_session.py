@@ -10,6 +10,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -23,13 +24,13 @@ _CONNECT_TIMEOUT_S = 10.0
 _STORE_BYTES = 512 * 2**20
 # Of a worker process, at least.
 _WORKER_BYTES = 100 * 2**20
-# Arguments and results up to this size travel inside the calls of such a session.
+# Results up to this size travel inside the answers in such a session.
 INLINE_BYTES = 2_000_000
 
 
 @contextlib.contextmanager
-def ray_session(address: str | None, n_cpus: int, n_workers: int) -> Iterator[tuple[Any, bool]]:
-    """The ray module, connected, and whether the session was started here; then it also ends here.
+def ray_session(address: str | None, n_cpus: int, n_workers: int) -> Iterator[tuple[Any, Path | None]]:
+    """The ray module, connected, and the folder of a session that was started here; then it also ends here.
 
     Args:
         address: of a cluster that runs already; None takes the one of ``RAY_ADDRESS`` or
@@ -46,6 +47,8 @@ def ray_session(address: str | None, n_cpus: int, n_workers: int) -> Iterator[tu
         # Our own session: nobody else may connect to it, and its workers run at full priority.
         environment |= {"RAY_AUTH_MODE": "token", "RAY_worker_niceness": "0"}
         environment["RAY_max_direct_call_object_size"] = str(INLINE_BYTES)
+        # Else Ray warns of more workers than cores, which the user has asked for.
+        environment["RAY_worker_maximum_startup_concurrency"] = str(max(n_workers, os.cpu_count() or 1))
         _check_memory(n_workers)
     else:
         _check_address(address)
@@ -57,14 +60,15 @@ def ray_session(address: str | None, n_cpus: int, n_workers: int) -> Iterator[tu
         import ray
 
         if ray.is_initialized():
-            yield ray, False
+            yield ray, None
             return
         options: dict[str, Any] = {"logging_level": "error", "log_to_driver": False, "configure_logging": True}
         if address is None:
             folder = stack.enter_context(_watched_folder())
             options |= {"num_cpus": max(n_cpus, os.cpu_count() or 1), "object_store_memory": _STORE_BYTES}
-            options |= {"include_dashboard": False, "_temp_dir": folder}
+            options |= {"include_dashboard": False, "_temp_dir": str(folder)}
         else:
+            folder = None
             options["address"] = address
         try:
             stack.enter_context(_initialised(ray, options))
@@ -72,7 +76,7 @@ def ray_session(address: str | None, n_cpus: int, n_workers: int) -> Iterator[tu
             if address is None:
                 raise TrainingError(f"Ray does not start on this machine: {first_line(error)}") from error
             raise _unreachable(address, first_line(error)) from error
-        yield ray, address is None
+        yield ray, folder
 
 
 @contextlib.contextmanager
@@ -112,7 +116,7 @@ def _initialised(ray: Any, options: dict[str, Any]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _watched_folder() -> Iterator[str]:
+def _watched_folder() -> Iterator[Path]:
     """A folder for the files of a session of our own, and a watch over its processes; both end with it."""
     mark = f"DISTNUM_SESSION={uuid4().hex}"
     base = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
@@ -128,7 +132,7 @@ def _watched_folder() -> Iterator[str]:
     reaper = start_reaper(mark, folder)
     try:
         with _environment(dict([mark.split("=")])):
-            yield folder
+            yield Path(folder)
     finally:
         if reaper is not None:
             reaper.communicate()

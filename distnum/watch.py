@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,18 @@ if TYPE_CHECKING:
 __all__ = ["Watch"]
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+class _ToWatch(logging.Handler):
+    """Passes on what the library says of its work; warnings go their own way."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__(logging.INFO)
+        self.addFilter(lambda record: record.levelno == logging.INFO)
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._say(record.getMessage())
 
 
 class Watch:
@@ -40,6 +53,8 @@ class Watch:
         self._job: Job | None = None
         self._done = 0
         self._signals: list[int] = []
+
+        self._remarks = _ToWatch(self._say)
 
     def _say(self, text: str) -> None:
         if not self._quiet:
@@ -97,15 +112,24 @@ class Watch:
             self._progress = None
 
     @contextmanager
-    def signals(self) -> Iterator[None]:
-        """Handle the signals that ask a process to end, for a while; one that is ignored (nohup) stays so."""
+    def attention(self) -> Iterator[None]:
+        """Handle the signals that ask a process to end, and show remarks, for a while.
+
+        A signal that is ignored (nohup) stays so.
+        """
         before = {number: signal.getsignal(number) for number in _SIGNALS}
         taken = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
         for number in taken:
             signal.signal(number, self._handle)
+        log = logging.getLogger("distnum")
+        level = log.level
+        log.setLevel(logging.INFO)
+        log.addHandler(self._remarks)
         try:
             yield
         finally:
+            log.removeHandler(self._remarks)
+            log.setLevel(level)
             for number, handler in taken.items():
                 signal.signal(number, handler)
 
