@@ -28,8 +28,9 @@ Mask = NDArray[np.bool_]
 
 # Units are taken in groups of so many, which fill the vector registers.
 _GROUP = 8
-# Numbers kept for the units of one block of examples: they stay in a core's second-level cache.
-_BLOCK_NUMBERS = 100_000
+# Numbers kept for the units of one block of examples: about half of them are used at once, and
+# these stay in a core's second-level cache.
+_BLOCK_NUMBERS = 400_000
 # Numbers in one temporary array of a push, for the same reason.
 _PUSH_NUMBERS = 32_768
 # Rows of every matrix product in a push. One shape, so that one row's bits do not depend on

@@ -44,11 +44,8 @@ class Point(Protocol):
         """What each tile costs beside the others, shape ``(n_tiles,)``."""
         ...
 
-    def grad_slice(self, shard: Shard, n_threads: int = 1) -> Array:
-        """The numerical gradient at the indices of a shard, its tiles one after the other.
-
-        An objective that is not ``thread_safe`` takes no notice of ``n_threads``.
-        """
+    def grad_slice(self, shard: Shard) -> Array:
+        """The numerical gradient at the indices of a shard, its tiles one after the other."""
         ...
 
 
@@ -73,8 +70,11 @@ class Objective(Protocol):
         """Whether it computes on threads where it is asked to."""
         ...
 
-    def at(self, params: Array, batch: Any) -> Point:
-        """The objective at ``params``, shape ``(n_params,)``, and a batch."""
+    def at(self, params: Array, batch: Any, n_threads: int = 1) -> Point:
+        """The objective at ``params``, shape ``(n_params,)``, and a batch.
+
+        If it is not ``thread_safe`` it takes no notice of ``n_threads``.
+        """
         ...
 
     def param_name(self, index: int) -> str: ...
@@ -182,7 +182,7 @@ class BlackBox:
     def tiles(self) -> Tiles:
         return even_tiles(self.n_params, _MOST_TILES)
 
-    def at(self, params: Array, batch: Any) -> BlackBoxPoint:
+    def at(self, params: Array, batch: Any, n_threads: int = 1) -> BlackBoxPoint:
         return BlackBoxPoint(self, params, batch)
 
 
@@ -220,7 +220,7 @@ class BlackBoxPoint:
     def costs(self) -> NDArray[np.float64]:
         return np.diff(self._objective.tiles).astype(np.float64)
 
-    def grad_slice(self, shard: Shard, n_threads: int = 1) -> Array:
+    def grad_slice(self, shard: Shard) -> Array:
         objective = self._objective
         indices = indices_of(objective.tiles, shard).tolist()
         return np.array([self._partial_derivative(index, objective) for index in indices], self._params.dtype)

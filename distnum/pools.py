@@ -74,8 +74,8 @@ class Worker:
         started = perf_counter()
         if not params.flags.writeable and not self._objective.thread_safe:
             params = params.copy()  # a black box is differenced in place
-        point = self._objective.at(params, self._batch_at(step))
-        values = point.grad_slice(shard, self._n_threads)
+        point = self._objective.at(params, self._batch_at(step), self._n_threads)
+        values = point.grad_slice(shard)
         return GradSlice(values, point.loss if with_loss else None, perf_counter() - started)
 
 

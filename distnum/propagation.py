@@ -26,8 +26,10 @@ products of matrices have the same shapes for every shard.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,9 +42,13 @@ from distnum.schemes import get_scheme
 __all__ = ["Propagation", "PropagationPoint"]
 
 Array = NDArray[np.floating]
+T = TypeVar("T")
+R = TypeVar("R")
 
 # Tiles a layer is cut into at most: enough for hundreds of workers to be kept evenly busy.
 _TILES_PER_LAYER = 400
+# Examples of a forward pass that one thread makes.
+_FORWARD_EXAMPLES = 128
 # Moves (example, input, unit) that a thread is worth being woken for.
 _THREAD_MOVES = 100_000
 
@@ -83,11 +89,22 @@ class Propagation:
 
     thread_safe = True
 
-    def at(self, params: Array, batch: tuple[Array, NDArray[np.generic]]) -> PropagationPoint:
+    def at(self, params: Array, batch: tuple[Array, NDArray[np.generic]], n_threads: int = 1) -> PropagationPoint:
         """One forward pass; what it gives can be asked for any tile's slice."""
         x, y = batch
         with np.errstate(over="ignore", invalid="ignore"):  # whoever asked checks what is finite
-            return PropagationPoint(self, params, self.network.forward(params, x.astype(params.dtype, copy=False)), y)
+            forward = self._forward(params, x.astype(params.dtype, copy=False), n_threads)
+            return PropagationPoint(self, params, forward, y, n_threads)
+
+    def _forward(self, params: Array, x: Array, n_threads: int) -> ForwardPass:
+        # In blocks whatever the number of threads: how a product rounds may depend on its shape.
+        blocks = [x[i : i + _FORWARD_EXAMPLES] for i in range(0, len(x), _FORWARD_EXAMPLES)]
+        passes = _on_threads(n_threads, lambda block: self.network.forward(params, block), blocks)
+        if len(passes) == 1:
+            return passes[0]
+        inputs = zip(*(one.inputs for one in passes), strict=True)
+        preactivations = zip(*(one.preactivations for one in passes), strict=True)
+        return ForwardPass(tuple(map(np.concatenate, inputs)), tuple(map(np.concatenate, preactivations)))
 
 
 class PropagationPoint:
@@ -100,8 +117,14 @@ class PropagationPoint:
     """
 
     def __init__(
-        self, objective: Propagation, params: Array, forward: ForwardPass, targets: NDArray[np.generic]
+        self,
+        objective: Propagation,
+        params: Array,
+        forward: ForwardPass,
+        targets: NDArray[np.generic],
+        n_threads: int = 1,
     ) -> None:
+        self._n_threads = n_threads
         self._tiles = objective.tiles
         self._network = network = objective.network
         self._n_examples = len(targets)
@@ -147,7 +170,7 @@ class PropagationPoint:
             first_row += layer.n_rows
         return np.concatenate([*boundaries, np.array([first_row])])
 
-    def grad_slice(self, shard: Shard, n_threads: int = 1) -> Array:
+    def grad_slice(self, shard: Shard) -> Array:
         """The numerical gradient at the indices of a shard, its tiles one after the other."""
         rows = indices_of(self._row_boundaries, shard)
         slices = []
@@ -156,26 +179,44 @@ class PropagationPoint:
             here = rows[(rows >= first_row) & (rows < first_row + layer.n_rows)]
             if here.size:
                 with np.errstate(over="ignore", invalid="ignore"):
-                    slices.append(self._layer_slice(number, layer, here - first_row, n_threads).ravel())
+                    slices.append(self._layer_slice(number, layer, here - first_row).ravel())
             first_row += layer.n_rows
         if not slices:
             return np.empty(0, self._base.dtype)
         return np.concatenate(slices) / (self._base.scheme.denominator * self._base.h * self._n_examples)
 
-    def _layer_slice(self, number: int, layer: Layer, rows: NDArray[np.int64], n_threads: int) -> Array:
+    def _layer_slice(self, number: int, layer: Layer, rows: NDArray[np.int64]) -> Array:
         """Weighted changes of the loss, summed over the examples, shape ``(n_rows, n_out)``."""
         total = np.zeros((len(rows), n_columns(layer.n_out)), self._base.dtype)
         pairs = np.cumsum(self._pairs[number][rows])
-        n_parts = min(n_threads, 1 + int(pairs[-1]) * layer.n_out // _THREAD_MOVES)
-        cuts = np.searchsorted(pairs, pairs[-1] * np.arange(1, n_parts) / n_parts)
+        n_threads = min(self._n_threads, 1 + int(pairs[-1]) * layer.n_out // _THREAD_MOVES)
+        cuts = np.searchsorted(pairs, pairs[-1] * np.arange(1, n_threads) / n_threads)
         parts = list(zip(np.split(rows, cuts), np.split(total, cuts), strict=True))
-        for block in self._base.blocks(number):
-            moves = Moves(self._base, number, block)
-            if n_parts == 1:
-                moves.add(rows, total)
-            else:
-                list(_threads(n_threads).map(lambda part, moves=moves: moves.add(*part), parts))
+        blocks = list(self._base.blocks(number))
+        for start in range(0, len(blocks), n_threads):
+            # First what belongs to the units, a block of examples a thread; then the rows,
+            # a part of them a thread, each through the blocks in their order.
+            group = blocks[start : start + n_threads]
+            moves = _on_threads(n_threads, lambda block: Moves(self._base, number, block), group)
+            _on_threads(n_threads, partial(_add_all, moves), parts)
         return total[:, : layer.n_out]
+
+
+def _add_all(moves: Sequence[Moves], part: tuple[NDArray[np.int64], Array]) -> None:
+    for one in moves:
+        one.add(*part)
+
+
+def _on_threads(n_threads: int, call: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """``call`` of each of the items, in their order."""
+    if n_threads == 1 or len(items) == 1:
+        return [call(item) for item in items]
+
+    def quietly(item: T) -> R:
+        with np.errstate(over="ignore", invalid="ignore"):  # which a thread does not inherit
+            return call(item)
+
+    return list(_threads(n_threads).map(quietly, items))
 
 
 @cache

@@ -243,8 +243,13 @@ def test_h_auto_is_finer_for_more_digits_and_coarser_for_higher_orders() -> None
 # --- TOML ---------------------------------------------------------------------------
 
 positive = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
+# An address goes with workers only.
+places = st.tuples(st.just(0), st.none()) | st.tuples(
+    st.just("auto") | st.integers(1, 100_000), st.none() | st.text(min_size=1)
+)
 configs = st.builds(
-    Config,
+    lambda place, **others: Config(workers=place[0], address=place[1], **others),
+    place=places,
     data=st.text(min_size=1),
     hidden=st.lists(st.integers(1, 10**6), max_size=4).map(tuple),
     activation=st.sampled_from(["relu", "leaky_relu:0.25", "quantize:7"]),
@@ -256,8 +261,6 @@ configs = st.builds(
     momentum=st.floats(0, 1),
     clip_norm=st.none() | positive,
     seed=st.integers(0, 2**63 - 1),
-    workers=st.just("auto") | st.integers(0, 100_000),
-    address=st.none() | st.text(min_size=1),
 )
 
 
