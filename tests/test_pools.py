@@ -117,9 +117,12 @@ def test_too_many_workers_for_the_cluster() -> None:
         distnum.train(**SMALL, workers=50, threads_per_worker=2)
 
 
-def test_auto_chooses_workers_that_pay() -> None:
+def test_auto_chooses_workers_and_threads_that_pay() -> None:
     job = prepare(None, None, None, None, SMALL)
     with open_pool(job, gradient_s=1e-4) as pool:
         assert pool.n_workers == 1
     with open_pool(job, gradient_s=10.0) as pool:
-        assert pool.n_workers == 8
+        assert pool.n_workers * pool.n_threads == 8
+    one_thread = prepare(None, None, None, None, {**SMALL, "threads_per_worker": 1})
+    with open_pool(one_thread, gradient_s=10.0) as pool:
+        assert (pool.n_workers, pool.n_threads) == (8, 1)

@@ -182,6 +182,26 @@ def test_bits_do_not_depend_on_the_shards(activation: str, dtype: type) -> None:
         np.testing.assert_array_equal(grad, whole, err_msg=f"{n_shards} shards")
 
 
+@pytest.mark.parametrize(
+    ("activation", "hidden", "h"),
+    [
+        ("relu", (60,), 1e-4),
+        ("tanh", (60,), 1e-4),
+        ("relu", (40, 40), 1e-2),
+        ("step", (60,), 0.1),
+        ("tanh", (9, 9), 1e-3),
+    ],
+)
+def test_bits_do_not_depend_on_the_threads(activation: str, hidden: tuple[int, ...], h: float) -> None:
+    network = Network((784, *hidden, 10), activation)
+    params, batch = network.initial_params(), batch_at(load_data(), 0, 300, np.float64, 1)
+    objective = Propagation(network, "central", h)
+    alone = objective.at(params, batch).grad_slice(all_of(objective))
+    for n_threads in (2, 3):
+        point = objective.at(params, batch, n_threads)
+        np.testing.assert_array_equal(point.grad_slice(all_of(objective)), alone, err_msg=f"{n_threads} threads")
+
+
 @pytest.mark.parametrize("n_shards", [2, 8, 64])
 def test_busiest_shard_of_real_digits(n_shards: int) -> None:
     """Counted in pairs of an example and a nonzero input, times the units each pair moves."""

@@ -1,0 +1,77 @@
+"""What the benchmarks differentiate: networks on the digits of the package, and their exact gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distnum.data import Batch, load_data
+from distnum.networks import Network
+from distnum.propagation import Propagation
+
+__all__ = ["NetworkLoss", "backpropagation", "kinks_within", "propagated", "shrunk_digits"]
+
+Array = NDArray[np.floating]
+
+
+def shrunk_digits(n_examples: int) -> Batch:
+    """The first digits of the training set, shrunk to 8 x 8 pixels, as rows of 64 numbers from 0 to 1."""
+    digits = load_data().train(slice(n_examples))
+    inner = digits.x.reshape(-1, 28, 28)[:, 2:26, 2:26]  # the border is empty; 24 is 8 times 3
+    return Batch(inner.reshape(-1, 8, 3, 8, 3).mean(axis=(2, 4)).reshape(-1, 64), digits.y)
+
+
+class NetworkLoss:
+    """The loss of a network as any library wants it: a function of one flat array that gives one number.
+
+    It can be pickled, so that processes can share the work.
+    """
+
+    def __init__(self, network: Network, batch: Batch) -> None:
+        self._network = network
+        self._batch = batch
+
+    def __call__(self, params: Array) -> float:
+        return float(self._network.loss(params, self._batch))
+
+
+def propagated(objective: Propagation, params: Array, batch: Batch) -> Array:
+    """The whole gradient by distnum's propagation, on this core."""
+    return objective.at(params, batch).grad_slice(np.arange(len(objective.tiles) - 1))
+
+
+def backpropagation(network: Network, params: Array, batch: Any) -> Array:
+    """The gradient of a ReLU network with cross-entropy by a backward pass in NumPy."""
+    x, y = batch
+    forward = network.forward(params, x)
+    e = np.exp(forward.outputs - forward.outputs.max(axis=1, keepdims=True))
+    delta = e / e.sum(axis=1, keepdims=True)
+    delta[np.arange(len(y)), y] -= 1
+    delta /= len(y)
+    grad = np.empty_like(params)
+    for number in range(len(network.layers) - 1, -1, -1):
+        layer = network.layers[number]
+        rows = layer.rows(grad)
+        np.matmul(forward.inputs[number].T, delta, out=rows[:-1])
+        delta.sum(axis=0, out=rows[-1])
+        if number:
+            delta = (delta @ layer.rows(params)[:-1].T) * (forward.preactivations[number - 1] > 0)
+    return grad
+
+
+def kinks_within(network: Network, params: Array, batch: Batch, h: float) -> NDArray[np.bool_]:
+    """Which parameters' steps of ``h`` move a unit of some example across ReLU's kink.
+
+    There the difference and the derivative are two things, and only there may a good gradient
+    differ from backpropagation by more than ``h`` squared. For one hidden layer; shape ``(n_params,)``.
+    """
+    forward = network.forward(params, batch.x)
+    layer = network.layers[0]
+    found = np.zeros(params.shape, np.bool_)
+    rows = found[layer.start : layer.stop].reshape(layer.n_rows, layer.n_out)
+    distances = np.abs(forward.preactivations[0])
+    for x, distance in zip(batch.x, distances, strict=True):
+        rows |= h * np.append(np.abs(x), 1)[:, None] >= distance
+    return found
