@@ -1,6 +1,6 @@
 """How the time of one gradient grows with the network, the batch, the depth and the precision.
 
-    python -m benchmarks.growth                 # prints tables; about four minutes
+    python -m benchmarks.growth                 # prints tables; about three minutes
     python -m benchmarks.growth --json FILE     # and keeps the figures
     python -m benchmarks.growth --picture FILE  # and draws them
 
@@ -87,7 +87,8 @@ def measure_growth(repeats: int = 5, longest_s: float = LONGEST_S) -> dict[str, 
     Returns:
         ``series``, each with ``axis``, ``activation``, ``dtype``, and ``points``: ``x``, ``hidden``,
         ``n_examples``, ``n_params``, ``n_changes`` (predicted), and either ``median_s``, ``min_s``, ``max_s``
-        or ``expected_s`` of one left out. ``exponent`` is that of the seconds and
+        or ``expected_s`` of one left out. ``exponent`` is that of the median seconds,
+        ``fastest_exponent`` that of the fastest runs, which a busy machine disturbs less, and
         ``predicted_exponent`` that of the changes, fitted to the ``n_fitted`` largest ``x``.
     """
     all_series = _all_series()
@@ -146,6 +147,7 @@ def _told(series: _Series) -> dict[str, Any]:
         "points": series.points,
         "n_fitted": len(fitted),
         "exponent": _exponent(x, [point["median_s"] for point in fitted]),
+        "fastest_exponent": _exponent(x, [point["min_s"] for point in fitted]),
         "predicted_exponent": _exponent(x, [point["n_changes"] for point in fitted]),
     }
 
@@ -174,8 +176,9 @@ def print_growth(results: dict[str, Any]) -> None:
             between = f"({low:,.2f} - {high:,.2f})"
             print(f"  {point['x']:>9,} {ms:11,.2f} ms {between:>23} {each_ns:8.2f} ns  {n_params}".rstrip())
         print(
-            f"  time grows as {series['axis']} ** {series['exponent']:.2f}, predicted "
-            f"{series['predicted_exponent']:.2f} (from {series['n_fitted']} of {len(measured)} points)"
+            f"  time grows as {series['axis']} ** {series['exponent']:.2f} (fastest runs: "
+            f"{series['fastest_exponent']:.2f}), predicted {series['predicted_exponent']:.2f}; "
+            f"from {series['n_fitted']} of {len(measured)} points"
         )
     print("\nfloat64 / float32: times as long at the most parameters")
     for activation in ("relu", "tanh"):

@@ -81,6 +81,10 @@ class Activation:
     def from_scalar_function(cls, f: Callable[[float], float], name: str | None = None) -> Activation:
         """An activation from a Python function of one number that Numba can compile; nothing is known about it.
 
+        Args:
+            f: must give a number for every number, and the same one each time.
+            name: for people; by default the function's.
+
         >>> signed_square = Activation.from_scalar_function(lambda a: a * abs(a), "signed_square")
         >>> signed_square.value(np.array([-3.0, 2.0]))
         array([-9.,  4.])
@@ -88,7 +92,7 @@ class Activation:
         from numba import njit, vectorize
 
         compiled = vectorize(nopython=True)(f)
-        made = cls.from_function(compiled, name or str(getattr(f, "__name__", "custom")))
+        made = cls.from_function(compiled, name or f.__name__)
         return replace(made, move=Move(njit(nogil=True)(f), _itself))
 
     @classmethod
@@ -98,7 +102,7 @@ class Activation:
         def change(a: Array, d: Array) -> Array:
             return value(a + d) - value(a)
 
-        return cls(name or str(getattr(value, "__name__", "custom")), value, change, monotone=False)
+        return cls(CUSTOM + (name or value.__name__), value, change, monotone=False)
 
 
 def _itself(a: Array) -> tuple[Array, Array]:
@@ -266,6 +270,9 @@ _FAMILIES: dict[str, tuple[Callable[[float], Activation], float]] = {
     "leaky_relu": (_leaky_relu, 0.01),
     "quantize": (_quantize, 4),
 }
+CUSTOM = "custom:"
+"""What the names of activations that the user has made begin with."""
+
 ACTIVATIONS = (
     "relu",
     "leaky_relu[:SLOPE]",
@@ -288,6 +295,10 @@ def get_activation(name: str | Activation) -> Activation:
     if isinstance(name, Activation):
         return name
     if isinstance(name, str):
+        if name.startswith(CUSTOM):
+            raise InputError(
+                f"activation is {name!r}, a function of the user's; give it from Python, as a distnum.Activation."
+            )
         plain, _, number = name.partition(":")
         if name in _PLAIN:
             return _PLAIN[name]

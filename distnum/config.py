@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from distnum.activations import get_activation
+from distnum.activations import CUSTOM, get_activation
 from distnum.errors import InputError
 from distnum.losses import LOSSES
 from distnum.networks import INITS
@@ -143,6 +143,8 @@ def _sizes(value: Any) -> tuple[int, ...]:
 
 
 def _activation(value: Any) -> str:
+    if isinstance(value, str) and value.startswith(CUSTOM):
+        return value  # it comes beside the configuration
     return get_activation(value).name
 
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from distnum.activations import Activation
 from distnum.checkpoints import State, frozen
 from distnum.config import Config
 from distnum.data import Dataset, arrays_sha256, batch_at, batch_of_rows, load_data
@@ -96,8 +97,8 @@ def _optimizer(config: Config) -> Optimizer:
     return Optimizer(config.optimizer, momentum=config.momentum, weight_decay=config.weight_decay)
 
 
-def network_job(config: Config, dataset: Dataset | None = None) -> Job:
-    """Training a network on a data set: the one given, or the one that the configuration names.
+def network_job(config: Config, dataset: Dataset | None = None, activation: Activation | None = None) -> Job:
+    """Training a network on a data set, with an activation: those given, or those that the configuration names.
 
     Raises:
         InputError: the data cannot be read, or does not fit the configuration.
@@ -121,7 +122,9 @@ def network_job(config: Config, dataset: Dataset | None = None) -> Job:
             "it must be mean_squared_error for them."
         )
     network = Network(
-        (dataset.n_inputs, *config.hidden, dataset.n_outputs), activation=config.activation, loss=config.loss
+        (dataset.n_inputs, *config.hidden, dataset.n_outputs),
+        activation=activation if activation is not None else config.activation,
+        loss=config.loss,
     )
     _check_memory(network, config)
     params = network.initial_params(config.seed, config.init, config.init_std, config.dtype)
@@ -239,8 +242,10 @@ def prepare(
             raise InputError(f"data is a tuple of {len(data)}; it must be (x_train, y_train, x_test, y_test).")
         x_train, y_train, x_test, y_test = (np.asarray(array) for array in data)
         data = Dataset(x_train, y_train, x_test, y_test)
+    activation = options.get("activation")
+    given = activation if isinstance(activation, Activation) else None
     if isinstance(data, Dataset):
-        return network_job(base.with_changes(options), data)
+        return network_job(base.with_changes(options), data, given)
     if data is not None:
         options = {**options, "data": data}
-    return network_job(base.with_changes(options))
+    return network_job(base.with_changes(options), activation=given)

@@ -24,7 +24,7 @@ import numpy as np
 from numba import njit
 from numba.core import event
 
-__all__ = ["KINDS", "bent_kernel", "outputs_kernel", "straight_kernel"]
+__all__ = ["KINDS", "bent_kernel", "list_units", "outputs_kernel", "straight_kernel", "take_units"]
 
 log = logging.getLogger("distnum")
 
@@ -280,6 +280,29 @@ def outputs_kernel(kind: str | Callable[[float], float]) -> _Kernel:
                         sums[unit] += weights[pair] * (log1p(u1) - log1p(u2) - (t1 - t2) * c[0, j])
 
     return _Kernel(kernel) if number != USER else _with_users_move(kernel, kind)
+
+
+def _list_units(chosen: Any, units: Any, counts: Any) -> None:
+    for example in range(len(chosen)):
+        n = 0
+        for unit in range(chosen.shape[1]):
+            if chosen[example, unit]:
+                units[example, n] = unit
+                n += 1
+        counts[example] = n
+
+
+def _take_units(values: Any, units: Any, counts: Any, taken: Any) -> None:
+    for example in range(len(units)):
+        for j in range(counts[example]):
+            taken[example, j] = values[example, units[example, j]]
+
+
+list_units = _Kernel(_list_units)
+"""Write the numbers of the chosen units of each example, one after the other, and how many they are."""
+
+take_units = _Kernel(_take_units)
+"""Write a value for each of these units."""
 
 
 def _with_users_move(kernel: Any, f: Any) -> _Kernel:

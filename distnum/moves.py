@@ -100,23 +100,27 @@ class Moves:
         slope = self._activation.slope(a)
         straight = reach < self._activation.kink_distance(a)
         t_max = np.abs(slope) * reach
-        if not straight.all():
-            if self._activation.monotone:
-                change = self._activation.change
-                at_ends = np.maximum(np.abs(change(a, reach)), np.abs(change(a, -reach)))
-            else:
-                at_ends = np.full_like(a, np.inf)
-            t_max = np.where(straight, t_max, at_ends)
+        bent = np.nonzero(~straight)
+        if bent[0].size:
+            t_max[bent] = self._farthest_change(a[bent], reach[bent[0], 0])
         moving = t_max > 0
         proportional = self._proportional(moving, t_max)
         self._compiled: list[tuple[Any, tuple[Any, ...]]] = []
         self._by_numpy = np.zeros_like(moving)
         self._pushed = moving & ~proportional
-        on_line = proportional & straight
-        self._compile(on_line, t_max, _LINE, slope)
-        if not straight.all():
+        self._series: tuple[Array, Array] | None = None
+        if bent[0].size:
             self._compile(proportional & ~straight, t_max, self._activation.move, a)
+        self._compile(proportional & straight, t_max, _LINE, slope)
+        self._series = None  # it is laid out now
         self._one_by_one = (self._by_numpy | self._pushed).any(axis=1)
+
+    def _farthest_change(self, a: Array, reach: Array) -> Array:
+        """The largest change of units that are not straight, all of one dimension."""
+        if not self._activation.monotone:
+            return np.full_like(a, np.inf)
+        change = self._activation.change
+        return np.maximum(np.abs(change(a, reach)), np.abs(change(a, -reach)))
 
     # --- which units --------------------------------------------------------------
 
@@ -139,6 +143,11 @@ class Moves:
             slope = at.network.activation.slope(at.forward.preactivations[later][self._block])
             response = at.weights[later] @ (slope[:, :, None] * response)
         return response
+
+    @cached_property
+    def _farthest_output(self) -> Array:
+        """The largest direction of each unit, by size: ``(n_units,)`` or ``(n_examples, n_units)``."""
+        return np.asarray(np.abs(self._directions).max(axis=-1))
 
     def _later_units_stay_straight(self, t_max: Array) -> Mask:
         """Whether all later units stay on their straight lines when one unit moves by ``t_max``.
@@ -180,34 +189,35 @@ class Moves:
         from distnum import kernels
 
         at, v = self._at, self._directions
-        largest = float((t_max * np.abs(v).max(axis=-1))[chosen].max())
+        largest = float((t_max * self._farthest_output).max(where=chosen, initial=0.0))
         on_line = move is _LINE
         symmetric = at.scheme.symmetric and on_line
         length = at.loss.length(largest, symmetric)
         # Where a unit that is not chosen would still be computed, its move must not be NaN.
-        may_be_dense = on_line or chosen.all()
-        compact = not may_be_dense or 2 * np.count_nonzero(chosen) < chosen.size
-        probabilities = at.loss.probabilities
+        n_chosen = np.count_nonzero(chosen)
+        may_be_dense = on_line or n_chosen == chosen.size
+        compact = not may_be_dense or 2 * n_chosen < chosen.size
         if length is None:
-            assert probabilities is not None
+            assert at.loss.probabilities is not None
             _, linear = at.loss.series(self._block, v, 0)
             layout = _side_by_side(chosen, [linear, *move.constants(of)], compact=True)
             examples = layout[0]
             directions = v[examples] if v.ndim == 3 else v[None]
-            more = probabilities[self._block][examples], np.ascontiguousarray(directions)
+            more = at.loss.probabilities[self._block][examples], np.ascontiguousarray(directions)
             self._compiled.append((kernels.outputs_kernel(move.kind), (*layout, *more)))
             return
-        coefficients, linear = at.loss.series(self._block, v, length.n_terms)
-        if symmetric:
-            power = of
-            fields: list[Any] = [linear * of]
-            for term in coefficients:
-                fields.append(term * power)
-                power = power * of
-            kernel = kernels.straight_kernel(*length, compact)
-        else:
-            fields = [linear, *move.constants(of), *coefficients]
+        if self._series is None or len(self._series[0]) < length.n_terms:
+            self._series = at.loss.series(self._block, v, length.n_terms)
+        coefficients, linear = self._series[0][: length.n_terms], self._series[1]
+        if not symmetric:
+            fields: list[Any] = [linear, *move.constants(of), *coefficients]
             kernel = kernels.bent_kernel(move.kind, *length, self._n_move_terms(move), compact)
+        else:
+            kernel = kernels.straight_kernel(*length, compact)
+            fields = [linear, *coefficients]
+            if (chosen & (of != 1)).any():
+                powers = np.cumprod(np.broadcast_to(of, (length.n_terms, *of.shape)), axis=0)
+                fields = [linear * of, *(coefficients * powers)]
         self._compiled.append((kernel, _side_by_side(chosen, fields, compact)))
 
     def _n_move_terms(self, move: Move) -> int:
@@ -297,6 +307,8 @@ def _side_by_side(chosen: Mask, fields: Sequence[Any], compact: bool) -> tuple[A
         groups is zero and moves nothing; where the units are not compact that goes for those
         not chosen too.
     """
+    from distnum import kernels
+
     examples = np.flatnonzero(chosen.any(axis=1))
     chosen = chosen[examples]
     n_examples, n_units = chosen.shape
@@ -307,13 +319,13 @@ def _side_by_side(chosen: Mask, fields: Sequence[Any], compact: bool) -> tuple[A
         for number, field in enumerate(fields):
             np.copyto(data[:, number, :n_units], field[examples], where=chosen)
         return examples, np.full(n_examples, width), np.zeros((n_examples, width), np.int32), data
-    counts = chosen.sum(axis=1)
+    counts = np.empty(n_examples, np.int64)
+    units = np.full((n_examples, n_columns(n_units)), n_units, np.int32)
+    kernels.list_units(chosen, units, counts)
     width = -(-int(counts.max()) // _GROUP) * _GROUP
-    example, unit = np.nonzero(chosen)
-    place = (chosen.cumsum(axis=1) - 1)[example, unit]
-    units = np.full((n_examples, width), n_units, np.int32)
-    units[example, place] = unit
+    units = np.ascontiguousarray(units[:, :width])
     data = np.zeros((n_examples, len(fields), width), dtype)
     for number, field in enumerate(fields):
-        data[example, number, place] = field[examples[example], unit]
+        some = field if n_examples == len(field) else field[examples]
+        kernels.take_units(some, units, counts, data[:, number])
     return examples, -(-counts // _GROUP) * _GROUP, units, data

@@ -280,6 +280,7 @@ def command_lines() -> Iterator[Case]:
     yield Case("a decimal integer only", ["train", "--steps", "0x10"], ["steps is '0x10'", "whole number"])
     yield Case("a layer that is a letter", ["train", "--hidden", "50,x"], ["hidden is '50,x'", "separated by commas"])
     yield Case("a layer of nothing", ["train", "--hidden", "0"], ["hidden is '0'", "at least 1"])
+    yield Case("a function as activation", [*QUICK, "--activation", "custom:f"], ["activation is 'custom:f'", "Python"])
     yield Case("digits grouped", ["train", "--steps", "1_0"], ["steps is '1_0'", "whole number"])
     yield Case("a blank before a number", ["train", "--seed", " 3"], ["seed is ' 3'", "whole number"])
     yield Case("digits of a real number grouped", ["train", "--h", "1_0.5"], ["h is '1_0.5'", "finite number"])

@@ -126,3 +126,10 @@ def test_auto_chooses_workers_and_threads_that_pay() -> None:
     one_thread = prepare(None, None, None, None, {**SMALL, "threads_per_worker": 1})
     with open_pool(one_thread, gradient_s=10.0) as pool:
         assert (pool.n_workers, pool.n_threads) == (8, 1)
+
+
+def test_an_activation_of_the_users_own_goes_to_the_workers() -> None:
+    for make in (distnum.Activation.from_scalar_function, distnum.Activation.from_function):
+        activation = make(lambda a: a / (1 + a * a), "bump")
+        serial = distnum.train(**SMALL, activation=activation, workers=0)
+        assert distnum.train(**SMALL, activation=activation, workers=2).params_sha256 == serial.params_sha256

@@ -363,3 +363,27 @@ def test_a_gradient_that_is_not_finite_before_any_update_is_not_blamed_on_the_le
     with pytest.raises(TrainingError, match=r"in step 1\. Try a smaller h, smaller weights") as caught:
         distnum.train(**SMALL, init_std=1e300)
     assert "learning rate" not in str(caught.value)
+
+
+# --- activations of the user's ----------------------------------------------------------------
+
+
+def _wave(a: float) -> float:
+    return a + 0.5 * np.sin(3 * a)
+
+
+def test_an_activation_of_the_users_own_is_trained_kept_and_continued(tmp_path: Path) -> None:
+    scalar = distnum.Activation.from_scalar_function(_wave)
+    vectorised = distnum.Activation.from_function(lambda a: a + 0.5 * np.sin(3 * a), "wave")
+    out = tmp_path / "run"
+    options: dict[str, Any] = {**SMALL, "activation": scalar}
+    undisturbed = distnum.train(**options)
+    other = distnum.train(**{**SMALL, "activation": vectorised})
+    np.testing.assert_allclose(undisturbed.params, other.params, rtol=1e-6, atol=1e-9)
+    distnum.train(**options, out=out, on_step=lambda step, row: step.step == 4)
+    with pytest.raises(
+        InputError, match=r"activation is 'custom:_wave', a function of the user's; give it from Python"
+    ):
+        distnum.train(out=out, resume=True)
+    resumed = distnum.train(out=out, resume=True, activation=scalar)
+    assert resumed.params_sha256 == undisturbed.params_sha256
