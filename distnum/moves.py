@@ -100,23 +100,26 @@ class Moves:
         slope = self._activation.slope(a)
         straight = reach < self._activation.kink_distance(a)
         t_max = np.abs(slope) * reach
-        bent = np.nonzero(~straight)
-        if bent[0].size:
+        some_bent = not straight.all()
+        if some_bent and straight.any():
+            bent = np.nonzero(~straight)
             t_max[bent] = self._farthest_change(a[bent], reach[bent[0], 0])
+        elif some_bent:
+            t_max = self._farthest_change(a, reach)
         moving = t_max > 0
         proportional = self._proportional(moving, t_max)
         self._compiled: list[tuple[Any, tuple[Any, ...]]] = []
         self._by_numpy = np.zeros_like(moving)
         self._pushed = moving & ~proportional
         self._series: tuple[Array, Array] | None = None
-        if bent[0].size:
+        if some_bent:
             self._compile(proportional & ~straight, t_max, self._activation.move, a)
         self._compile(proportional & straight, t_max, _LINE, slope)
         self._series = None  # it is laid out now
         self._one_by_one = (self._by_numpy | self._pushed).any(axis=1)
 
     def _farthest_change(self, a: Array, reach: Array) -> Array:
-        """The largest change of units that are not straight, all of one dimension."""
+        """The largest change of units that are not straight."""
         if not self._activation.monotone:
             return np.full_like(a, np.inf)
         change = self._activation.change

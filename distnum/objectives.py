@@ -195,7 +195,7 @@ class BlackBoxPoint:
         self._view = objective.layout.view(params)
         self._batch = batch
 
-    def _evaluate(self, where: str) -> np.floating | float:
+    def _evaluate(self, where: Callable[[], str]) -> np.floating | float:
         value = self._objective.loss(self._view, self._batch)
         if not isinstance(value, np.floating):
             try:
@@ -205,12 +205,12 @@ class BlackBoxPoint:
                     f"the loss returned {type(value).__name__} {value!r:.60}; it must return one number."
                 ) from None
         if not np.isfinite(value):
-            raise TrainingError(f"The loss is {value} {where}.")
+            raise TrainingError(f"The loss is {value} {where()}.")
         return value
 
     @cached_property
     def _base(self) -> np.floating | float:
-        return self._evaluate("at the parameters themselves, before any is moved")
+        return self._evaluate(lambda: "at the parameters themselves, before any is moved")
 
     @property
     def loss(self) -> float:
@@ -238,15 +238,17 @@ class BlackBoxPoint:
                 f"in {params.dtype}; choose a larger h or h=None."
             )
         values = []
+
+        def where() -> str:
+            return (
+                f"where parameter {objective.param_name(index)} (index {index}) is moved "
+                f"by {offset:+d} times h = {step:g}"
+            )
+
         try:
             for offset in scheme.offsets:
                 params[index] = x + offset * step
-                values.append(
-                    self._evaluate(
-                        f"where parameter {objective.param_name(index)} (index {index}) is moved "
-                        f"by {offset:+d} times h = {step:g}"
-                    )
-                )
+                values.append(self._evaluate(where))
         finally:
             params[index] = x
         changes = np.array(values)

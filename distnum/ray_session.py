@@ -63,15 +63,16 @@ def ray_session(address: str | None, n_cpus: int, n_workers: int) -> Iterator[tu
             yield ray, None
             return
         options: dict[str, Any] = {"logging_level": "error", "log_to_driver": False, "configure_logging": True}
+        mark: dict[str, str] = {}
         if address is None:
-            folder = stack.enter_context(_watched_folder())
+            folder, mark = stack.enter_context(_watched_folder())
             options |= {"num_cpus": max(n_cpus, os.cpu_count() or 1), "object_store_memory": _STORE_BYTES}
             options |= {"include_dashboard": False, "_temp_dir": str(folder)}
         else:
             folder = None
             options["address"] = address
         try:
-            stack.enter_context(_initialised(ray, options))
+            stack.enter_context(_initialised(ray, options, mark))
         except (OSError, ValueError, RuntimeError, AssertionError, ray.exceptions.RayError) as error:
             if address is None:
                 raise TrainingError(f"Ray does not start on this machine: {first_line(error)}") from error
@@ -80,8 +81,8 @@ def ray_session(address: str | None, n_cpus: int, n_workers: int) -> Iterator[tu
 
 
 @contextlib.contextmanager
-def _initialised(ray: Any, options: dict[str, Any]) -> Iterator[None]:
-    """Ray from ``init`` to ``shutdown``.
+def _initialised(ray: Any, options: dict[str, Any], mark: dict[str, str]) -> Iterator[None]:
+    """Ray from ``init`` to ``shutdown``; its processes, and no others, inherit the mark.
 
     It starts on a thread: Ray's own code would swallow an interruption, or turn it into
     another exception; here it is raised as soon as Ray has started. A second one is raised
@@ -92,7 +93,7 @@ def _initialised(ray: Any, options: dict[str, Any]) -> Iterator[None]:
 
     def session() -> None:
         try:
-            with _children_in_groups_of_their_own():
+            with _environment(mark), _children_in_groups_of_their_own():
                 ray.init(**options)
         except BaseException as error:
             errors.append(error)
@@ -116,9 +117,9 @@ def _initialised(ray: Any, options: dict[str, Any]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _watched_folder() -> Iterator[Path]:
-    """A folder for the files of a session of our own, and a watch over its processes; both end with it."""
-    mark = f"DISTNUM_SESSION={uuid4().hex}"
+def _watched_folder() -> Iterator[tuple[Path, dict[str, str]]]:
+    """A folder for the files of a session of our own, and a mark for its processes, which are watched."""
+    name, value = "DISTNUM_SESSION", uuid4().hex
     base = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     # Names of sockets below it may have 107 bytes in all.
     base = base if len(base) < 30 else "/tmp"
@@ -129,10 +130,9 @@ def _watched_folder() -> Iterator[Path]:
             f"Ray needs a folder for its files, but none can be made in {base!r}: {error.strerror}. "
             "Set TMPDIR to a folder with a short name, or compute without Ray: --workers 0."
         ) from None
-    reaper = start_reaper(mark, folder)
+    reaper = start_reaper(f"{name}={value}", folder)
     try:
-        with _environment(dict([mark.split("=")])):
-            yield Path(folder)
+        yield Path(folder), {name: value}
     finally:
         if reaper is not None:
             reaper.communicate()

@@ -281,6 +281,22 @@ def test_an_address_where_something_else_listens_is_refused_at_once(tmp_path: Pa
     assert not (tmp_path / "run").exists()
 
 
+def test_processes_of_the_users_outlive_the_session(tmp_path: Path) -> None:
+    code = (
+        "import subprocess, sys, distnum\n"
+        "steps = distnum.steps(steps=2, hidden=3, workers=1)\n"
+        "next(steps)\n"
+        "mine = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)\n"
+        "list(steps)\n"
+        "mine.communicate(b'\\n')\n"
+        "print(mine.returncode)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout.strip() == "0", done.stderr
+
+
 def test_killed_while_ray_starts_leaves_nothing(tmp_path: Path) -> None:
     temporary = Path(tempfile.mkdtemp(prefix="dn", dir="/tmp"))  # names of sockets must be short
     environment = {**os.environ, "RAY_TMPDIR": str(temporary)}
