@@ -93,18 +93,29 @@ class Propagation:
         """One forward pass; what it gives can be asked for any tile's slice."""
         x, y = batch
         with np.errstate(over="ignore", invalid="ignore"):  # whoever asked checks what is finite
-            forward = self._forward(params, x.astype(params.dtype, copy=False), n_threads)
-            return PropagationPoint(self, params, forward, y, n_threads)
+            forward, inputs = self._forward(params, x.astype(params.dtype, copy=False), n_threads)
+            return PropagationPoint(self, params, forward, inputs, y, n_threads)
 
-    def _forward(self, params: Array, x: Array, n_threads: int) -> ForwardPass:
+    def _forward(self, params: Array, x: Array, n_threads: int) -> tuple[ForwardPass, list[Array]]:
+        """A forward pass, and the inputs of the layers with ones for the bias, ``(n_in + 1, n_examples)``."""
+        inputs = [np.ones((layer.n_rows, len(x)), params.dtype) for layer in self.network.layers]
+
+        def forward(block: slice) -> ForwardPass:
+            one = self.network.forward(params, x[block])
+            for turned, z in zip(inputs, one.inputs, strict=True):
+                turned[:-1, block] = z.T
+            return one
+
         # In blocks whatever the number of threads: how a product rounds may depend on its shape.
-        blocks = [x[i : i + _FORWARD_EXAMPLES] for i in range(0, len(x), _FORWARD_EXAMPLES)]
-        passes = _on_threads(n_threads, lambda block: self.network.forward(params, block), blocks)
+        blocks = [slice(i, i + _FORWARD_EXAMPLES) for i in range(0, len(x), _FORWARD_EXAMPLES)]
+        passes = _on_threads(n_threads, forward, blocks)
         if len(passes) == 1:
-            return passes[0]
-        inputs = zip(*(one.inputs for one in passes), strict=True)
-        preactivations = zip(*(one.preactivations for one in passes), strict=True)
-        return ForwardPass(tuple(map(np.concatenate, inputs)), tuple(map(np.concatenate, preactivations)))
+            return passes[0], inputs
+        whole = (
+            tuple(map(np.concatenate, zip(*parts, strict=True)))
+            for parts in ((one.inputs for one in passes), (one.preactivations for one in passes))
+        )
+        return ForwardPass(*whole), inputs
 
 
 class PropagationPoint:
@@ -121,21 +132,21 @@ class PropagationPoint:
         objective: Propagation,
         params: Array,
         forward: ForwardPass,
+        inputs: list[Array],
         targets: NDArray[np.generic],
-        n_threads: int = 1,
+        n_threads: int,
     ) -> None:
         self._n_threads = n_threads
         self._tiles = objective.tiles
         self._network = network = objective.network
         self._n_examples = len(targets)
-        ones = np.ones((1, self._n_examples), params.dtype)
         self._base = BasePoint(
             network=network,
             scheme=objective.scheme,
             h=params.dtype.type(objective.h),
             weights=[layer.rows(params)[:-1] for layer in network.layers],
             forward=forward,
-            inputs=[np.concatenate([z.T, ones]) for z in forward.inputs],
+            inputs=inputs,
             loss=network.loss_function.at(forward.outputs, targets),
         )
         self.loss = float(network.loss_function.values(forward.outputs, targets).mean())
