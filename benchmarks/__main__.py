@@ -1,0 +1,78 @@
+"""All benchmarks, in one command.
+
+    pip install -e '.[bench]'                         # '.[bench,bench-training]' for PGPE too
+    python -m benchmarks                              # prints tables; about half an hour
+    python -m benchmarks gradients overhead           # only these parts
+    python -m benchmarks --json FILE --picture FILE   # keeps the figures, draws the growth
+
+The rivals of a comparison take turns in one run, so that a machine that slows down slows all
+of them; medians are shown, with the fastest and the slowest run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+from collections.abc import Callable
+from datetime import date
+from typing import Any
+
+from benchmarks.gradients import compare_gradients, print_gradients
+from benchmarks.growth import draw, measure_growth, print_growth
+from benchmarks.overhead import measure_all, print_overhead
+from benchmarks.rivals import compare_rivals, print_rivals
+from benchmarks.scaling import compare_scaling, print_scaling
+from benchmarks.startup import measure_startup, print_startup
+from benchmarks.training import compare_training, print_training
+from distnum.runs import machine_facts, version_facts
+
+PARTS: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {
+    "gradients": (compare_gradients, print_gradients),
+    "scaling": (compare_scaling, print_scaling),
+    "overhead": (measure_all, print_overhead),
+    "startup": (measure_startup, print_startup),
+    "rivals": (compare_rivals, print_rivals),
+    "growth": (measure_growth, print_growth),
+    "training": (compare_training, print_training),
+}
+
+
+def commit() -> str:
+    """The commit that was measured."""
+    done = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def main() -> None:
+    """Run the parts that are asked for, print their tables, keep their figures."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--json", metavar="FILE", help="write the figures to a file")
+    parser.add_argument("--picture", metavar="FILE", help="draw the growth into a PNG file")
+    options = parser.parse_args()
+    unknown = [part for part in options.parts if part not in PARTS]
+    if unknown:
+        parser.error(f"there is no part {unknown[0]!r}; the parts are {', '.join(PARTS)}")
+    told: dict[str, Any] = {
+        "date": date.today().isoformat(),
+        "commit": commit(),
+        "machine": machine_facts(),
+        "versions": version_facts(),
+        "blas_threads": 1,
+    }
+    print(", ".join(f"{name} {value}" for name, value in (told["machine"] | told["versions"]).items()), end="\n\n")
+    for name in options.parts or PARTS:
+        run, show = PARTS[name]
+        told[name] = run()
+        show(told[name])
+        print(flush=True)
+        if options.json:
+            with open(options.json, "w", encoding="utf-8") as file:
+                json.dump(told, file, indent=2)
+    if options.picture and "growth" in told:
+        draw(told["growth"], options.picture)
+
+
+if __name__ == "__main__":
+    main()

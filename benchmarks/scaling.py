@@ -1,0 +1,97 @@
+"""What a second thread and a second worker give, on steps of a tenth of a second and more.
+
+    python -m benchmarks.scaling
+
+What two threads of this machine give at best is measured beside it, by a loop that needs no
+memory: virtual cores share things.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from threading import Thread
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from benchmarks.timing import interleaved, paired_ratio, spread
+from distnum.data import batch_at, load_data
+from distnum.networks import Network
+from distnum.plan import make_shards
+from distnum.pools import RayPool, single_threaded_blas
+from distnum.propagation import Propagation
+from distnum.ray_session import ray_session
+
+SETTINGS = [((784, 500, 10), 1000, "relu"), ((784, 500, 10), 500, "tanh"), ((784, 2000, 10), 500, "relu")]
+
+
+@njit(nogil=True)
+def _spin(n: int) -> float:
+    total = 0.0
+    for i in range(n):
+        total += 1.0 / (i + 1.0)
+    return total
+
+
+def _spin_on(n_threads: int) -> None:
+    threads = [Thread(target=_spin, args=(100_000_000 // n_threads,)) for _ in range(n_threads)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def compare_scaling(repeats: int = 15) -> dict[str, Any]:
+    """Seconds of a gradient on one and two threads, and on one and two Ray workers of one thread."""
+    dataset = load_data()
+    rows = []
+    with single_threaded_blas(), ray_session(None, 3, 3):
+        for sizes, batch_size, activation in SETTINGS:
+            network = Network(sizes, activation)
+            params, objective = network.initial_params(), Propagation(network)
+            source = partial(batch_at, dataset, 0, batch_size, np.float64)
+            batch, tiles = source(1), np.arange(len(objective.tiles) - 1)
+
+            def on_threads(n: int, batch: Any = batch, tiles: Any = tiles, o: Any = objective, p: Any = params) -> None:
+                o.at(p, batch, n).grad_slice(tiles)
+
+            with RayPool(objective, source, 1) as one, RayPool(objective, source, 2) as two:
+                costs = objective.at(params, batch).costs
+                times = interleaved(
+                    {
+                        "1 thread": partial(on_threads, 1),
+                        "2 threads": partial(on_threads, 2),
+                        "1 worker": partial(one.grad_slices, 1, params, [tiles]),
+                        "2 workers": partial(two.grad_slices, 1, params, make_shards(costs, 2)),
+                        "a spin on 1 thread": partial(_spin_on, 1),
+                        "a spin on 2 threads": partial(_spin_on, 2),
+                    },
+                    repeats,
+                )
+            rows.append(
+                {
+                    "network": f"{network} {activation}, batch {batch_size}",
+                    "times": {name: spread(seconds) for name, seconds in times.items()},
+                    "threads": paired_ratio(times["1 thread"], times["2 threads"]),
+                    "threads_fastest": min(times["1 thread"]) / min(times["2 threads"]),
+                    "workers": paired_ratio(times["1 worker"], times["2 workers"]),
+                    "workers_fastest": min(times["1 worker"]) / min(times["2 workers"]),
+                    "machine": paired_ratio(times["a spin on 1 thread"], times["a spin on 2 threads"]),
+                }
+            )
+    return {"rows": rows}
+
+
+def print_scaling(result: dict[str, Any]) -> None:
+    """Print what ``compare_scaling`` returned."""
+    print("How many times as fast two are as one (median of rounds; of the fastest runs in brackets)\n")
+    print(f"  {'':<34} {'one thread':>11} {'threads':>14} {'workers':>14} {'machine':>8}")
+    for row in result["rows"]:
+        one_s = row["times"]["1 thread"]["median_s"]
+        ratios = [f"{row[what]:7.2f} ({row[what + '_fastest']:.2f})" for what in ("threads", "workers")]
+        print(f"  {row['network']:<34} {one_s * 1e3:8.0f} ms {' '.join(ratios)} {row['machine']:8.2f}")
+
+
+if __name__ == "__main__":
+    print_scaling(compare_scaling())
