@@ -20,8 +20,8 @@ __all__ = ["best_layout", "estimate_gradient_s", "estimate_step_s", "open_pool"]
 
 # Measured: what one more worker adds to a step, and what a step costs beside computing.
 _CALL_S = 0.0015
-# What a thread more leaves of each one's speed.
-_THREAD_EFFICIENCY = 0.97
+# What one more thread of a worker costs in a step.
+_THREAD_S = 0.0015
 _ROUND_TRIP_S = 0.004
 _ESTIMATE_FOR_S = 0.1
 _TRIAL_STEPS = 8
@@ -67,8 +67,8 @@ def best_layout(
         n_threads: of each worker where the user has decided that.
         threads_pay: whether a worker can use more than one.
 
-    >>> best_layout(0.003, n_cpus=2), best_layout(0.003, n_cpus=2, threads_pay=False)
-    ((1, 2), (1, 1))
+    >>> best_layout(0.003, n_cpus=2), best_layout(0.02, n_cpus=2), best_layout(0.02, n_cpus=2, threads_pay=False)
+    ((1, 1), (1, 2), (2, 1))
     """
     n_nodes = max(1, min(n_nodes, n_cpus))
     threads = [n_threads] if n_threads else range(1, (n_cpus // n_nodes if threads_pay else 1) + 1)
@@ -76,7 +76,7 @@ def best_layout(
 
     def step_s(layout: tuple[int, int]) -> float:
         k, t = layout
-        return gradient_s / (k * t * _THREAD_EFFICIENCY ** (t - 1)) + _CALL_S * k
+        return gradient_s / (k * t) + _CALL_S * k + _THREAD_S * (t - 1)
 
     return min(candidates, key=step_s)
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from time import perf_counter
@@ -35,9 +36,9 @@ BatchAt = Callable[[int], Any]
 _MOST_REPLACEMENTS_A_STEP = 3
 _WORKER_START_TIMEOUT_S = 120.0
 
-# Of parameters in a file that the processes of one machine share; larger ones would be
-# written to the disk now and then.
-_MOST_SHARED_BYTES = 16_000_000
+# Of a file that the processes of one machine share; a larger one would be written to the
+# disk now and then.
+_MOST_SHARED_BYTES = 32_000_000
 
 
 @dataclass(frozen=True)
@@ -176,11 +177,9 @@ class RayPool(_Closing):
             asked = 1 if callable(n_workers) else n_workers
             ray, folder = self._session.enter_context(ray_session(address, asked * n_threads, asked))
             self._ray = ray
-            n_bytes = 2 * dtype.itemsize * objective.n_params
-            file = folder / "params" if folder is not None and n_bytes <= _MOST_SHARED_BYTES else None
-            self._shared = None
-            if file is not None:
-                self._shared = np.memmap(file, dtype, "w+", shape=(2 * objective.n_params,))
+            n_bytes = _Shared.N_PLACES * dtype.itemsize * objective.n_params
+            file = folder / "shared" if folder is not None and n_bytes <= _MOST_SHARED_BYTES else None
+            self._shared = _Shared(file, dtype, objective.n_params, new=True) if file is not None else None
             available = int(ray.cluster_resources().get("CPU", 0))
             if callable(n_workers):
                 n_workers, n_threads = n_workers(available, sum(1 for node in ray.nodes() if node["Alive"]))
@@ -221,10 +220,18 @@ class RayPool(_Closing):
         self, step: int, params: Array, shards: Sequence[Shard], meanwhile: Callable[[], None] = lambda: None
     ) -> list[GradSlice]:
         ray = self._ray
-        sent = self._send(step, params)
+        sizes = [shard_size(self._tiles, shard) for shard in shards]
+        positions = np.cumsum([0, *sizes]).tolist()
+        sent = None
+        if self._shared is None:
+            sent = ray.put(params)
+        else:
+            self._shared.params(step)[:] = params
 
         def call(number: int) -> Any:
-            return self._actors[number].grad_slice.remote(step, sent, shards[number], number == 0)
+            # As bytes: Ray takes a fraction of a millisecond to serialise each argument of another kind.
+            task = pickle.dumps((step, shards[number], positions[number], number == 0))
+            return self._actors[number].grad_slice.remote(task, sent)
 
         calls = [call(number) for number in range(len(shards))]
         meanwhile()
@@ -232,15 +239,15 @@ class RayPool(_Closing):
             found = ray.get(calls)
         except ray.exceptions.RayError:
             found = self._gather_one_by_one(step, dict(zip(calls, range(len(shards)), strict=True)), call)
-        return [self._checked(one, shard) for one, shard in zip(found, shards, strict=True)]
-
-    def _send(self, step: int, params: Array) -> Any:
-        """What workers find the parameters by: nothing where they share a file with this process."""
-        if self._shared is None:
-            return self._ray.put(params)
-        # Two places in turn: a late worker of the step before never sees half of each.
-        _shared_place(self._shared, step, params.size)[:] = params
-        return None
+        if self._shared is not None:
+            grad = self._shared.grad(step)
+            found = [
+                replace(one, values=grad[position : position + size])
+                for one, position, size in zip(found, positions[:-1], sizes, strict=True)
+            ]
+        for one, size in zip(found, sizes, strict=True):
+            assert one.values.shape == (size,)
+        return found
 
     def _gather_one_by_one(self, step: int, pending: dict[Any, int], call: Callable[[int], Any]) -> list[GradSlice]:
         """The answers where some are errors; a dead worker is replaced, and computes its shard again."""
@@ -266,10 +273,6 @@ class RayPool(_Closing):
                 pending[call(number)] = number
         return [found[number] for number in sorted(found)]
 
-    def _checked(self, one: GradSlice, shard: Shard) -> GradSlice:
-        assert one.values.shape == (shard_size(self._tiles, shard),)
-        return one
-
     @property
     def worker_pids(self) -> list[int]:
         """Process ids of the workers."""
@@ -283,10 +286,26 @@ class RayPool(_Closing):
         self._session.close()
 
 
-def _shared_place(shared: Array, step: int, n_params: int) -> Array:
-    """Where the parameters of a step stand in the file that all share."""
-    place = np.asarray(shared)[(step % 2) * n_params :]
-    return place[:n_params]
+class _Shared:
+    """Parameters and slices in a file that all processes of a machine map into their memory.
+
+    Each has two places, used in turn by the steps: whoever is late for a step meets nothing
+    of the next one.
+    """
+
+    N_PLACES = 4
+
+    def __init__(self, file: Path, dtype: np.dtype[Any], n_params: int, new: bool = False) -> None:
+        whole = np.memmap(file, dtype, "w+" if new else "r+", shape=(self.N_PLACES, n_params))
+        self._places = np.asarray(whole)
+
+    def params(self, step: int) -> Array:
+        """Where the parameters of a step stand."""
+        return self._places[step % 2]
+
+    def grad(self, step: int) -> Array:
+        """Where the slices of a step's gradient go, one after the other."""
+        return self._places[2 + step % 2]
 
 
 def _actor_class() -> type:
@@ -297,8 +316,7 @@ def _actor_class() -> type:
             objective, batch_at, file, dtype = setup
             self._blas = single_threaded_blas()
             self._blas.__enter__()
-            self._n_params = objective.n_params
-            self._shared = np.memmap(file, dtype, "r") if file is not None else None
+            self._shared = _Shared(file, dtype, objective.n_params) if file is not None else None
             self._worker = Worker(objective, batch_at, n_threads)
 
         def ready(self) -> bool:
@@ -307,11 +325,16 @@ def _actor_class() -> type:
         def pid(self) -> int:
             return os.getpid()
 
-        def grad_slice(self, step: int, params: Array | None, shard: Shard, with_loss: bool) -> GradSlice:
-            if params is None:
-                assert self._shared is not None
-                params = _shared_place(self._shared, step, self._n_params)
-            return self._worker.grad_slice(step, params, shard, with_loss)
+        def grad_slice(self, task: bytes, params: Array | None) -> GradSlice:
+            step, shard, position, with_loss = pickle.loads(task)
+            if self._shared is None:
+                assert params is not None
+                return self._worker.grad_slice(step, params, shard, with_loss)
+            params = self._shared.params(step).view()
+            params.flags.writeable = False
+            found = self._worker.grad_slice(step, params, shard, with_loss)
+            self._shared.grad(step)[position : position + found.values.size] = found.values
+            return replace(found, values=found.values[:0])
 
     return DistnumWorker
 
