@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from distnum.activations import Activation, Move, get_activation
 from distnum.losses import LossPoint, SeriesLength, series_length
-from distnum.networks import ForwardPass, Network
+from distnum.networks import Network
 from distnum.schemes import Scheme
 
 __all__ = ["BasePoint", "Moves", "n_columns"]
@@ -48,8 +48,8 @@ class BasePoint:
     Attributes:
         network, scheme, h: what is differenced, and how; ``h`` in the dtype of the parameters.
         weights: of the layers, without the biases.
-        forward: the forward pass.
         inputs: of the layers, with ones for the bias, shape ``(n_in + 1, n_examples)``.
+        preactivations: of the layers, shape ``(n_examples, n_out)``; the last are the outputs.
         loss: the loss at the outputs.
     """
 
@@ -57,8 +57,8 @@ class BasePoint:
     scheme: Scheme
     h: Any
     weights: list[Array]
-    forward: ForwardPass
     inputs: list[Array]
+    preactivations: list[Array]
     loss: LossPoint
 
     @property
@@ -91,7 +91,7 @@ class Moves:
     def __init__(self, at: BasePoint, number: int, block: slice) -> None:
         self._at, self._number, self._block = at, number, block
         self._activation = at.activation(number)
-        a = at.forward.preactivations[number][block]
+        a = at.preactivations[number][block]
         self._a = a
         # No pre-activation of the example is shifted further.
         farthest_input = np.abs(at.inputs[number][:, block]).max(axis=0)[:, None]
@@ -143,7 +143,7 @@ class Moves:
             return np.eye(at.network.n_outputs, dtype=at.dtype)
         response = at.weights[at.last]
         for later in range(at.last - 1, number, -1):
-            slope = at.network.activation.slope(at.forward.preactivations[later][self._block])
+            slope = at.network.activation.slope(at.preactivations[later][self._block])
             response = at.weights[later] @ (slope[:, :, None] * response)
         return response
 
@@ -165,7 +165,7 @@ class Moves:
         bound = finite.max(axis=1, keepdims=True) * np.abs(at.weights[number + 1]).max(axis=0)
         slopes: list[Array] = []
         for later in range(number + 1, at.last):
-            a = at.forward.preactivations[later][self._block]
+            a = at.preactivations[later][self._block]
             # A hair less than the distance, for the rounding of the products.
             distance = activation.kink_distance(a) * a.dtype.type(1 - 1e-5)
             for example in np.flatnonzero((bound >= distance).any(axis=1)):
@@ -288,7 +288,7 @@ class Moves:
             change = np.zeros((padded, sizes[number + 2]), at.dtype)
             change[: len(unit)] = t[unit, point][:, None] * at.weights[number + 1][units[unit]]
             for later in range(number + 2, at.last + 1):
-                a = at.forward.preactivations[later - 1][example]
+                a = at.preactivations[later - 1][example]
                 change = at.network.activation.change(a, change)
                 stacked = change.reshape(-1, _PUSH_ROWS, change.shape[1])
                 change = (stacked @ at.weights[later]).reshape(padded, -1)

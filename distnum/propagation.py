@@ -35,7 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distnum.moves import BasePoint, Moves, n_columns
-from distnum.networks import ForwardPass, Layer, Network
+from distnum.networks import Layer, Network
 from distnum.plan import Shard, even_tiles, indices_of
 from distnum.schemes import get_scheme
 
@@ -93,29 +93,26 @@ class Propagation:
         """One forward pass; what it gives can be asked for any tile's slice."""
         x, y = batch
         with np.errstate(over="ignore", invalid="ignore"):  # whoever asked checks what is finite
-            forward, inputs = self._forward(params, x.astype(params.dtype, copy=False), n_threads)
-            return PropagationPoint(self, params, forward, inputs, y, n_threads)
+            inputs, preactivations = self._forward(params, x.astype(params.dtype, copy=False), n_threads)
+            return PropagationPoint(self, params, inputs, preactivations, y, n_threads)
 
-    def _forward(self, params: Array, x: Array, n_threads: int) -> tuple[ForwardPass, list[Array]]:
-        """A forward pass, and the inputs of the layers with ones for the bias, ``(n_in + 1, n_examples)``."""
-        inputs = [np.ones((layer.n_rows, len(x)), params.dtype) for layer in self.network.layers]
+    def _forward(self, params: Array, x: Array, n_threads: int) -> tuple[list[Array], list[Array]]:
+        """What goes into the layers, ``(n_in + 1, n_examples)`` with ones for the bias, and comes out of them."""
+        layers = self.network.layers
+        inputs = [np.empty((layer.n_rows, len(x)), params.dtype) for layer in layers]
+        preactivations = [np.empty((len(x), layer.n_out), params.dtype) for layer in layers]
 
-        def forward(block: slice) -> ForwardPass:
-            one = self.network.forward(params, x[block])
-            for turned, z in zip(inputs, one.inputs, strict=True):
-                turned[:-1, block] = z.T
-            return one
+        def forward(block: slice) -> None:
+            found = self.network.forward(params, x[block])
+            for number in range(len(layers)):
+                inputs[number][:-1, block] = found.inputs[number].T
+                inputs[number][-1, block] = 1
+                preactivations[number][block] = found.preactivations[number]
 
         # In blocks whatever the number of threads: how a product rounds may depend on its shape.
         blocks = [slice(i, i + _FORWARD_EXAMPLES) for i in range(0, len(x), _FORWARD_EXAMPLES)]
-        passes = _on_threads(n_threads, forward, blocks)
-        if len(passes) == 1:
-            return passes[0], inputs
-        whole = (
-            tuple(map(np.concatenate, zip(*parts, strict=True)))
-            for parts in ((one.inputs for one in passes), (one.preactivations for one in passes))
-        )
-        return ForwardPass(*whole), inputs
+        _on_threads(n_threads, forward, blocks)
+        return inputs, preactivations
 
 
 class PropagationPoint:
@@ -131,8 +128,8 @@ class PropagationPoint:
         self,
         objective: Propagation,
         params: Array,
-        forward: ForwardPass,
         inputs: list[Array],
+        preactivations: list[Array],
         targets: NDArray[np.generic],
         n_threads: int,
     ) -> None:
@@ -145,11 +142,11 @@ class PropagationPoint:
             scheme=objective.scheme,
             h=params.dtype.type(objective.h),
             weights=[layer.rows(params)[:-1] for layer in network.layers],
-            forward=forward,
             inputs=inputs,
-            loss=network.loss_function.at(forward.outputs, targets),
+            preactivations=preactivations,
+            loss=network.loss_function.at(preactivations[-1], targets),
         )
-        self.loss = float(network.loss_function.values(forward.outputs, targets).mean())
+        self.loss = float(network.loss_function.values(preactivations[-1], targets).mean())
 
     @cached_property
     def _pairs(self) -> list[NDArray[np.int64]]:
