@@ -177,6 +177,7 @@ class RayPool(_Closing):
             asked = 1 if callable(n_workers) else n_workers
             ray, folder = self._session.enter_context(ray_session(address, asked * n_threads, asked))
             self._ray = ray
+            self._own = folder is not None
             n_bytes = _Shared.N_PLACES * dtype.itemsize * objective.n_params
             file = folder / "shared" if folder is not None and n_bytes <= _MOST_SHARED_BYTES else None
             self._shared = _Shared(file, dtype, objective.n_params, new=True) if file is not None else None
@@ -214,7 +215,8 @@ class RayPool(_Closing):
         except ray.exceptions.RayTaskError as error:
             raise _cause(error) from error
         except ray.exceptions.RayActorError as error:
-            raise TrainingError(f"A worker died while it started: {first_line(error)}") from error
+            remedy = "" if self._own else " If the cluster asks for no token, set RAY_AUTH_MODE=disabled."
+            raise TrainingError(f"A worker died while it started: {first_line(error)}{remedy}") from error
 
     def grad_slices(
         self, step: int, params: Array, shards: Sequence[Shard], meanwhile: Callable[[], None] = lambda: None

@@ -53,6 +53,8 @@ def ray_session(address: str | None, n_cpus: int, n_workers: int) -> Iterator[tu
     else:
         _check_address(address)
         environment["RAY_NUM_REDIS_GET_RETRIES"] = "1"  # its name is historic: attempts at the head
+        if _token_at_hand():
+            environment["RAY_AUTH_MODE"] = "token"  # a head asks for one by default; Ray sends none by default
     with contextlib.ExitStack() as stack:
         stack.enter_context(_environment(environment))
         stack.enter_context(warnings.catch_warnings())
@@ -178,6 +180,12 @@ def _check_memory(n_workers: int) -> None:
         )
 
 
+def _token_at_hand() -> bool:
+    """Whether there is a token where Ray looks for one."""
+    named = any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    return named or Path("~/.ray/auth_token").expanduser().exists()
+
+
 def _check_address(address: str) -> None:
     """Refuse at once what Ray would try to reach for minutes."""
     if address in ("auto", "local"):
@@ -212,7 +220,8 @@ def _not_grpc(connection: socket.socket) -> str:
 def _unreachable(address: str, reason: str) -> InputError:
     return InputError(
         f"address is {address!r}, where no Ray cluster can be reached ({reason.rstrip('.')}); "
-        "it must be HOST:PORT of a cluster's head, or auto for one on this machine."
+        "it must be HOST:PORT of a cluster's head, or auto for one on this machine. If the cluster asks for a token, "
+        "set RAY_AUTH_TOKEN."
     )
 
 

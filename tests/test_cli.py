@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -297,6 +297,52 @@ def test_processes_of_the_users_outlive_the_session(tmp_path: Path) -> None:
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.stdout.strip() == "0", done.stderr
+
+
+def test_a_cluster_that_runs_already_is_used_with_its_token(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    temporary = Path(tempfile.mkdtemp(prefix="dn", dir="/tmp"))  # names of sockets must be short
+    environment = {
+        **os.environ,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": "0123456789abcdef" * 4,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+    }
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={port}"]
+    command += ["--num-cpus=2", "--include-dashboard=false", f"--temp-dir={temporary}"]
+    head = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    del environment["RAY_AUTH_MODE"]
+    train = [*DISTNUM, "train", *("--steps", "3", "--hidden", "5", "--address", f"127.0.0.1:{port}", "--workers", "2")]
+
+    def trained() -> subprocess.CompletedProcess[str]:
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        return subprocess.run(
+            [*train, "--out", "run"],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+
+    try:
+        wait_for(
+            lambda: (done := trained()).returncode == 0 and "2 on Ray" in done.stderr, 90, "a training on the head"
+        )
+        assert head.poll() is None
+    finally:
+        children = psutil.Process(head.pid).children(recursive=True)
+        for process in (*children, head):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        head.wait(timeout=30)
+        shutil.rmtree(temporary, ignore_errors=True)
+    assert sha256(tmp_path / "run") == distnum.train(steps=3, hidden=5, workers=0).params_sha256
 
 
 def test_killed_while_ray_starts_leaves_nothing(tmp_path: Path) -> None:
