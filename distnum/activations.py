@@ -61,6 +61,7 @@ class Activation:
         kink_distance: how far from ``a`` that line goes, both ways; it is not reached.
         monotone: whether ``f`` never falls; the largest change within a radius is then
             at its ends.
+        steepest: no slope of ``f`` is larger, by size; infinite where it jumps.
         move: ``change`` for compiled loops; None leaves it to NumPy.
     """
 
@@ -70,6 +71,7 @@ class Activation:
     slope: Callable[[Array], Array] = _curved
     kink_distance: Callable[[Array], Array] = _curved
     monotone: bool = True
+    steepest: float = float("inf")
     move: Move | None = None
 
     @property
@@ -162,7 +164,7 @@ def _leaky_relu(alpha: float) -> Activation:
     def constants(a: Array) -> tuple[Array, Array]:
         return a, np.full_like(a, alpha)
 
-    return Activation(f"leaky_relu:{alpha:g}", value, change, slope, np.abs, move=Move("relu", constants))
+    return Activation(f"leaky_relu:{alpha:g}", value, change, slope, np.abs, steepest=1.0, move=Move("relu", constants))
 
 
 def _quantize(n_levels: float) -> Activation:
@@ -199,6 +201,7 @@ def _smooth(
     value: Callable[[Array], Array],
     small_change: Callable[[Array, Array], Array],
     constants: Callable[[Array], tuple[Array, Array]],
+    steepest: float,
 ) -> Activation:
     """An activation whose identity serves changes up to one; beyond, subtracting is exact enough."""
 
@@ -208,7 +211,7 @@ def _smooth(
             return small_change(a, d)
         return np.where(large, value(a + d) - value(a), small_change(a, np.where(large, d.dtype.type(0), d)))
 
-    return Activation(name, value, change, move=Move(name, constants, largest=1.0))
+    return Activation(name, value, change, steepest=steepest, move=Move(name, constants, largest=1.0))
 
 
 def _tanh_change(a: Array, d: Array) -> Array:
@@ -257,11 +260,11 @@ def _softplus_constants(a: Array) -> tuple[Array, Array]:
 _PLAIN = {
     activation.name: activation
     for activation in (
-        Activation("relu", _relu, _relu_change, _is_positive, np.abs, move=Move("relu", _itself)),
-        _smooth("tanh", np.tanh, _tanh_change, _tanh_constants),
-        _smooth("sigmoid", _sigmoid, _sigmoid_change, _sigmoid_constants),
-        _smooth("softplus", _softplus, _softplus_change, _softplus_constants),
-        Activation("identity", _identity, _identity_change, np.ones_like, _infinite),
+        Activation("relu", _relu, _relu_change, _is_positive, np.abs, steepest=1.0, move=Move("relu", _itself)),
+        _smooth("tanh", np.tanh, _tanh_change, _tanh_constants, 1.0),
+        _smooth("sigmoid", _sigmoid, _sigmoid_change, _sigmoid_constants, 0.25),
+        _smooth("softplus", _softplus, _softplus_change, _softplus_constants, 1.0),
+        Activation("identity", _identity, _identity_change, np.ones_like, _infinite, steepest=1.0),
         Activation("step", _is_positive, _step_change, _curved, np.abs, move=Move("step", _itself)),
         Activation("sign", np.sign, _sign_change, _curved, np.abs, move=Move("sign", _itself)),
     )

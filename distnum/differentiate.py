@@ -55,7 +55,7 @@ def gradient(
         pool = RayPool(objective, _no_batch, workers, address=address, dtype=flat.dtype)
     grad: NDArray[np.floating] = np.empty_like(flat)
     with pool:
-        shards = make_shards(objective.at(flat, None).costs, pool.n_workers)
+        shards = make_shards(objective.expected_costs(None), pool.n_workers)
         for shard, grad_slice in zip(shards, pool.grad_slices(1, flat, shards), strict=True):
             assemble(grad, objective.tiles, shard, grad_slice.values)
     return layout.view(grad)

@@ -2,31 +2,38 @@
 
 For every row of a layer and every example whose input there is not zero, they follow all
 units of the layer from the shift of their pre-activation to the change of the loss, and add
-that up. Numba compiles them when they are first called and keeps the machine code on the
-disk. Every operation is one IEEE operation (nothing is fused or reordered), in an order that
-depends on the arguments alone; the interpreter lock is released.
+that up. Every operation is one IEEE operation (nothing is fused or reordered), in an order
+that depends on the arguments alone; the interpreter lock is released.
 
 A kernel is made for a few constants (how many terms a series has, how a unit moves), which
-the compiler then unrolls, so that the loop over the units fills the vector registers.
+the compiler then unrolls, so that the innermost loop fills the vector registers. Formulas and
+loops share this file because Numba keeps machine code by the file that a loop stands in: code
+made from a formula of another file would outlive a change of it.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from functools import cache
 from math import expm1, log1p, tanh
-from pickle import UnpicklingError
 from types import FunctionType
 from typing import Any
 
 import numpy as np
 from numba import njit
-from numba.core import event
 
-__all__ = ["KINDS", "bent_kernel", "list_units", "outputs_kernel", "straight_kernel", "take_units"]
+from distnum.compiling import Kernel
 
-log = logging.getLogger("distnum")
+__all__ = [
+    "KINDS",
+    "bent_kernel",
+    "list_units",
+    "outputs_kernel",
+    "push_kernel",
+    "sparse_product",
+    "straight_kernel",
+    "take_units",
+]
 
 LINE, RELU, TANH, SIGMOID, SOFTPLUS, STEP, SIGN, QUANTIZE, USER = range(9)
 KINDS = {
@@ -41,50 +48,97 @@ KINDS = {
 }
 """How a unit can move; see ``activations.Move``."""
 
-
-class _Announcement(event.Listener):  # type: ignore[misc]
-    """Says once that something is compiled, which takes seconds; what the disk has kept is not."""
-
-    said = False
-
-    def on_start(self, event: Any) -> None:
-        if not self.said:
-            self.said = True
-            log.info("compiling ...  (once; the machine code is kept on the disk)")
-
-    def on_end(self, event: Any) -> None:
-        pass
+# Rows of a layer that are pushed through later layers at once: their moves fill the vector registers.
+_LANES = 8
 
 
-event.register("numba:compile", _Announcement())
+# --- formulas ---
 
 
-class _Kernel:
-    """A loop, compiled when it is first called; its machine code is kept on the disk, unless told otherwise."""
+@njit(nogil=True, error_model="numpy")
+def _shared(kind: Any, d: Any) -> Any:
+    """What the moves of all units share at one shift ``d``."""
+    if kind == TANH:
+        return tanh(d)
+    if kind in (SIGMOID, SOFTPLUS):
+        return expm1(d)
+    return d
 
-    def __init__(self, function: Callable[..., None], keep: bool = True) -> None:
-        self._function = function
-        self._keep = keep
-        self._compiled: Any = None
 
-    def _compile(self, cache: bool) -> Any:
-        return njit(cache=cache, nogil=True, error_model="numpy")(self._function)
+# tanh(x) = x - x^3/3 + 2 x^5/15 - ...; as many terms as a series of expm1 with the same limits.
+_TANH_SERIES = (1.0, -1 / 3, 2 / 15, -17 / 315, 62 / 2835, -1382 / 155925, 21844 / 6081075, -929569 / 638512875)
+_TANH_TERMS = {0: 0, 3: 2, 5: 4, 9: 8}
 
-    def __call__(self, *arguments: Any) -> None:
-        """Run the loop; where machine code cannot be kept or read back, compile it anew."""
-        try:
-            if self._compiled is None:
-                self._compiled = self._compile(cache=self._keep)
-            self._compiled(*arguments)
-        except (OSError, EOFError, RuntimeError, UnpicklingError, ValueError, ImportError) as error:
-            # All of these come from the files of the cache, before anything has been computed.
-            log.debug("compiled code is not kept: %s", error)
-            self._compiled = self._compile(cache=False)
-            self._compiled(*arguments)
+
+@njit(nogil=True, error_model="numpy")
+def _shared_by_series(kind: Any, n_terms: Any, d: Any, dtype: Any) -> Any:
+    """The same as ``_shared`` from series, if there are terms."""
+    if n_terms == 0:
+        return _shared(kind, d)
+    if kind == TANH:
+        d2 = d * d
+        series = dtype.type(_TANH_SERIES[n_terms - 1])
+        for k in range(n_terms - 2, -1, -1):
+            series = series * d2 + dtype.type(_TANH_SERIES[k])
+        return d * series
+    if kind in (SIGMOID, SOFTPLUS):
+        return _expm1_by_series(n_terms, d, dtype)
+    return d
+
+
+@njit(nogil=True, error_model="numpy")
+def _expm1_by_series(n_terms: Any, x: Any, dtype: Any) -> Any:
+    """``x + x^2 / 2! + ...``; ``expm1`` itself if there are no terms."""
+    if n_terms == 0:
+        return expm1(x)
+    one = dtype.type(1)
+    series = one
+    for k in range(n_terms, 1, -1):
+        series = one + x * (one / dtype.type(k)) * series
+    return x * series
+
+
+@njit(nogil=True, error_model="numpy")
+def _log_of_ratio(n_log_terms: Any, u: Any, v: Any, dtype: Any) -> Any:
+    """``log((1 + u) / (1 + v))``, as ``2 atanh((u - v) / (2 + u + v))``; without terms from ``log1p``."""
+    if n_log_terms == 0:
+        return log1p(u) - log1p(v)
+    one, two = dtype.type(1), dtype.type(2)
+    r = (u - v) / (two + (u + v))
+    r2 = r * r
+    series = one / dtype.type(2 * n_log_terms - 1)
+    for k in range(n_log_terms - 1, 0, -1):
+        series = series * r2 + one / dtype.type(2 * k - 1)
+    return two * (r * series)
+
+
+@njit(nogil=True, error_model="numpy")
+def _move(kind: Any, n_move_terms: Any, k0: Any, k1: Any, d: Any, e: Any, dtype: Any) -> Any:
+    """``f(a + d) - f(a)`` of one unit with constants ``k0`` and ``k1``; the identities stand in ``activations.py``."""
+    zero, one, two = dtype.type(0), dtype.type(1), dtype.type(2)
+    if kind == LINE:
+        return k0 * d
+    if kind == RELU:
+        return k1 * d + (one - k1) * max(d + min(k0, zero), -max(k0, zero))
+    if kind in (TANH, SIGMOID):
+        return k0 * e / (one + k1 * e)
+    if kind == SOFTPLUS:
+        return _log_of_ratio(n_move_terms, k0 * e, zero, dtype)
+    if kind == STEP:
+        return (one if k0 + d > zero else zero) - (one if k0 > zero else zero)
+    if kind == SIGN:
+        return np.sign(k0 + d) - np.sign(k0)
+    half = one / two
+    after = min(max(np.floor((k0 + d) * k1 + half), zero), k1)
+    before = min(max(np.floor(k0 * k1 + half), zero), k1)
+    return (after - before) / k1
+
+
+# --- loops ---
 
 
 @cache
-def straight_kernel(n_terms: int, n_log_terms: int, compact: bool) -> _Kernel:
+def straight_kernel(n_terms: int, n_log_terms: int, compact: bool) -> Kernel:
     """Units that move along a straight line, at pairs of points ``+d`` and ``-d``.
 
     The output of a unit moves by ``g d`` and the loss along it by ``log(1 + u) - l g d`` with
@@ -151,13 +205,13 @@ def straight_kernel(n_terms: int, n_log_terms: int, compact: bool) -> _Kernel:
                     for j in range(n):
                         sums[unit[j]] += change[j]
 
-    return _Kernel(kernel)
+    return Kernel(kernel)
 
 
 @cache
 def bent_kernel(
     kind: str | Callable[[float], float], n_terms: int, n_log_terms: int, n_move_terms: int, compact: bool
-) -> _Kernel:
+) -> Kernel:
     """Units that move along a curve or over a kink, at any pair of points.
 
     As ``straight_kernel``, but ``t = f(a + d) - f(a)`` is computed at either point, and
@@ -180,7 +234,7 @@ def bent_kernel(
         inputs: Any, rows: Any, points: Any, weights: Any, examples: Any, counts: Any, units: Any, data: Any, total: Any
     ) -> None:
         dtype = inputs.dtype
-        zero, one, two = dtype.type(0), dtype.type(1), dtype.type(2)
+        zero = dtype.type(0)
         change = np.empty(units.shape[1], dtype)
         for i in range(len(rows)):
             sums = total[i]
@@ -206,12 +260,7 @@ def bent_kernel(
                             u2 = (u2 + c[k, j]) * t2
                         value = u1 - u2
                         if n_log_terms > 0:
-                            r = value / (two + (u1 + u2))
-                            r2 = r * r
-                            series = one / dtype.type(2 * n_log_terms - 1)
-                            for k in range(n_log_terms - 1, 0, -1):
-                                series = series * r2 + one / dtype.type(2 * k - 1)
-                            value = two * (r * series)
+                            value = _log_of_ratio(n_log_terms, u1, u2, dtype)
                         value = weight * (value - (t1 - t2) * c[0, j])
                         if not compact:
                             sums[j] += value
@@ -224,11 +273,11 @@ def bent_kernel(
                     for j in range(n):
                         sums[unit[j]] += change[j]
 
-    return _Kernel(kernel) if number != USER else _with_users_move(kernel, kind)
+    return Kernel(kernel) if number != USER else _with_users_move(kernel, kind)
 
 
 @cache
-def outputs_kernel(kind: str | Callable[[float], float]) -> _Kernel:
+def outputs_kernel(kind: str | Callable[[float], float]) -> Kernel:
     """Units whose moves are too long for a series: softmax cross-entropy from every output.
 
     Returns:
@@ -279,33 +328,204 @@ def outputs_kernel(kind: str | Callable[[float], float]) -> _Kernel:
                             u2 += probabilities[k] * expm1(t2 * directions[unit, k])
                         sums[unit] += weights[pair] * (log1p(u1) - log1p(u2) - (t1 - t2) * c[0, j])
 
-    return _Kernel(kernel) if number != USER else _with_users_move(kernel, kind)
+    return Kernel(kernel) if number != USER else _with_users_move(kernel, kind)
+
+
+@njit(nogil=True, error_model="numpy")
+def _times_weights(moves: Any, weights: Any, n_in: Any, n_out: Any, product: Any) -> None:
+    """What ``n_in`` moves, in a lane of their own each, move the ``n_out`` pre-activations of the next layer by."""
+    zero = moves.dtype.type(0)
+    for m in range(n_out):
+        for lane in range(2 * _LANES):
+            product[m, lane] = zero
+    # Four moves at once: the sums are read and written a quarter as often.
+    n_fours = n_in - n_in % 4
+    for k in range(0, n_fours, 4):
+        some = False
+        for lane in range(2 * _LANES):
+            some |= moves[k, lane] != zero or moves[k + 1, lane] != zero
+            some |= moves[k + 2, lane] != zero or moves[k + 3, lane] != zero
+        if not some:
+            continue
+        for m in range(n_out):
+            w0, w1 = weights[k * n_out + m], weights[(k + 1) * n_out + m]
+            w2, w3 = weights[(k + 2) * n_out + m], weights[(k + 3) * n_out + m]
+            for lane in range(2 * _LANES):
+                product[m, lane] += (w0 * moves[k, lane] + w1 * moves[k + 1, lane]) + (
+                    w2 * moves[k + 2, lane] + w3 * moves[k + 3, lane]
+                )
+    for k in range(n_fours, n_in):
+        for m in range(n_out):
+            w0 = weights[k * n_out + m]
+            for lane in range(2 * _LANES):
+                product[m, lane] += w0 * moves[k, lane]
+
+
+@cache
+def push_kernel(kind: str | Callable[[float], float], loss: str, n_terms: int, n_log_terms: int) -> Kernel:
+    """Units whose moves go through all later layers as they are.
+
+    Args:
+        kind: how a unit moves, as that of ``bent_kernel``.
+        loss: ``"cross_entropy"`` or ``"mean_squared_error"``.
+        n_terms, n_log_terms: of the series in the formulas of both; zero takes the functions themselves.
+
+    Returns:
+        a function as that of ``bent_kernel``, with ``data (n_examples, 2, width)``: the two
+        constants of the unit's move; and, at the end, of the later layers the ``weights_of``
+        all, in one flat array, where each layer's ``start``, their ``sizes``, and the
+        ``constants (n_examples, 2, all hidden units of theirs)`` of their units' moves; of the
+        loss the ``slopes (n_examples, n_outputs)``, which are probabilities or residuals, and
+        the ``labels (n_examples,)``.
+    """
+    number = KINDS[kind] if isinstance(kind, str) else USER
+    n_shared_terms = _TANH_TERMS[n_terms] if number == TANH else n_terms
+    softmax = loss == "cross_entropy"
+
+    def kernel(
+        inputs: Any,
+        rows: Any,
+        points: Any,
+        weights: Any,
+        examples: Any,
+        counts: Any,
+        units: Any,
+        data: Any,
+        total: Any,
+        weights_of: Any,
+        starts: Any,
+        sizes: Any,
+        constants: Any,
+        slopes: Any,
+        labels: Any,
+    ) -> None:
+        dtype = inputs.dtype
+        zero, two = dtype.type(0), dtype.type(2)
+        both = 2 * _LANES  # lanes of a pair's first point, then of its second
+        now, after = np.empty((max(sizes), both), dtype), np.empty((max(sizes), both), dtype)
+        t, u = np.empty(both, dtype), np.empty(both, dtype)
+        moved = np.empty(len(rows), np.int64)
+        n_outputs = sizes[-1]
+        for example in range(len(examples)):
+            n_moved = 0
+            for i in range(len(rows)):
+                moved[n_moved] = i
+                n_moved += inputs[rows[i], examples[example]] != zero
+            for j in range(counts[example]):
+                unit = units[example, j]
+                k0, k1 = data[example, 0, j], data[example, 1, j]
+                for first in range(0, n_moved, _LANES):
+                    n = min(_LANES, n_moved - first)
+                    for pair in range(len(points)):
+                        for lane in range(_LANES):
+                            z = inputs[rows[moved[first + lane]], examples[example]] if lane < n else zero
+                            for point in range(2):
+                                d = points[pair, point] * z
+                                e = _shared_by_series(number, n_shared_terms, d, dtype)
+                                t[point * _LANES + lane] = _move(number, n_log_terms, k0, k1, d, e, dtype)
+                        start = starts[0] + unit * sizes[0]
+                        for k in range(sizes[0]):
+                            w = weights_of[start + k]
+                            for lane in range(both):
+                                now[k, lane] = w * t[lane]
+                        first_unit = 0
+                        for layer in range(1, len(sizes)):
+                            n_in, n_out = sizes[layer - 1], sizes[layer]
+                            for k in range(n_in):
+                                c0 = constants[example, 0, first_unit + k]
+                                c1 = constants[example, 1, first_unit + k]
+                                for lane in range(both):
+                                    d = now[k, lane]
+                                    e = _shared_by_series(number, n_shared_terms, d, dtype)
+                                    now[k, lane] = _move(number, n_log_terms, c0, c1, d, e, dtype)
+                            _times_weights(now, weights_of[starts[layer] :], n_in, n_out, after)
+                            first_unit += n_in
+                            now, after = after, now
+                        for lane in range(both):
+                            u[lane] = zero
+                        for c in range(n_outputs):
+                            slope = slopes[example, c]
+                            for lane in range(both):
+                                d = now[c, lane]
+                                if softmax:
+                                    u[lane] += slope * _expm1_by_series(n_terms, d, dtype)
+                                else:
+                                    u[lane] += d * (two * slope + d)
+                        for lane in range(n):
+                            first_u, second_u = u[lane], u[_LANES + lane]
+                            if softmax:
+                                label = labels[example]
+                                change = _log_of_ratio(n_log_terms, first_u, second_u, dtype)
+                                change -= now[label, lane] - now[label, _LANES + lane]
+                            else:
+                                change = (first_u - second_u) / dtype.type(n_outputs)
+                            total[moved[first + lane], unit] += weights[pair] * change
+
+    return Kernel(kernel) if number != USER else _with_users_move(kernel, kind)
 
 
 def _list_units(chosen: Any, units: Any, counts: Any) -> None:
     for example in range(len(chosen)):
         n = 0
         for unit in range(chosen.shape[1]):
-            if chosen[example, unit]:
-                units[example, n] = unit
-                n += 1
+            units[example, n] = unit
+            n += chosen[example, unit]
         counts[example] = n
+        units[example, n:] = chosen.shape[1]
 
 
-def _take_units(values: Any, units: Any, counts: Any, taken: Any) -> None:
-    for example in range(len(units)):
-        for j in range(counts[example]):
-            taken[example, j] = values[example, units[example, j]]
+def _take_units(values: Any, examples: Any, units: Any, counts: Any, taken: Any) -> None:
+    for row in range(len(examples)):
+        for field in range(values.shape[1]):
+            of, to = values[examples[row], field], taken[row, field]
+            for j in range(counts[row]):
+                to[j] = of[units[row, j]]
 
 
-list_units = _Kernel(_list_units)
+def _sparse_product(x: Any, weights: Any, biases: Any, product: Any) -> None:
+    zero = x.dtype.type(0)
+    n_out = weights.shape[1]
+    of = np.empty(x.shape, np.int32)
+    counts = np.empty(len(x), np.int64)
+    for example in range(len(x)):
+        n = 0
+        for i in range(x.shape[1]):
+            of[example, n] = i
+            n += x[example, i] != zero
+        counts[example] = n
+    # Some units at a time, whose weights stay in a core's second-level cache for all examples.
+    for start in range(0, n_out, 256):
+        stop = min(start + 256, n_out)
+        for example in range(len(x)):
+            z, a = x[example], product[example, start:stop]
+            a[:] = biases[start:stop]
+            n = counts[example]
+            n_fours = n - n % 4
+            # Four inputs at once: the sums are read and written a quarter as often.
+            for k in range(0, n_fours, 4):
+                i0, i1, i2, i3 = of[example, k], of[example, k + 1], of[example, k + 2], of[example, k + 3]
+                w0, w1 = weights[i0, start:stop], weights[i1, start:stop]
+                w2, w3 = weights[i2, start:stop], weights[i3, start:stop]
+                for j in range(stop - start):
+                    a[j] += (z[i0] * w0[j] + z[i1] * w1[j]) + (z[i2] * w2[j] + z[i3] * w3[j])
+            for k in range(n_fours, n):
+                i0 = of[example, k]
+                w0 = weights[i0, start:stop]
+                for j in range(stop - start):
+                    a[j] += z[i0] * w0[j]
+
+
+list_units = Kernel(_list_units)
 """Write the numbers of the chosen units of each example, one after the other, and how many they are."""
 
-take_units = _Kernel(_take_units)
-"""Write a value for each of these units."""
+take_units = Kernel(_take_units)
+"""Write some values ``(all examples, n_values, n_units)`` for each of these units of these examples."""
+
+sparse_product = Kernel(_sparse_product)
+"""``x @ weights + biases`` for ``x`` whose entries are mostly zero; ``x`` and ``weights`` in row-major order."""
 
 
-def _with_users_move(kernel: Any, f: Any) -> _Kernel:
+def _with_users_move(kernel: Any, f: Any) -> Kernel:
     """The same loop around a compiled function of the user's, whose machine code is not kept."""
 
     @njit(nogil=True, error_model="numpy")
@@ -315,44 +535,4 @@ def _with_users_move(kernel: Any, f: Any) -> _Kernel:
     # Standing for the global name, not for a cell of the closure, the functions here do not
     # become a part of the key by which Numba keeps machine code.
     namespace = kernel.__globals__ | {"_move": move}
-    return _Kernel(FunctionType(kernel.__code__, namespace, kernel.__name__, None, kernel.__closure__), keep=False)
-
-
-@njit(nogil=True, error_model="numpy")
-def _shared(kind: Any, d: Any) -> Any:
-    """What the moves of all units share at one shift ``d``."""
-    if kind == TANH:
-        return tanh(d)
-    if kind in (SIGMOID, SOFTPLUS):
-        return expm1(d)
-    return d
-
-
-@njit(nogil=True, error_model="numpy")
-def _move(kind: Any, n_move_terms: Any, k0: Any, k1: Any, d: Any, e: Any, dtype: Any) -> Any:
-    """``f(a + d) - f(a)`` of one unit with constants ``k0`` and ``k1``; the identities stand in ``activations.py``."""
-    zero, one, two = dtype.type(0), dtype.type(1), dtype.type(2)
-    if kind == LINE:
-        return k0 * d
-    if kind == RELU:
-        return k1 * d + (one - k1) * max(d + min(k0, zero), -max(k0, zero))
-    if kind in (TANH, SIGMOID):
-        return k0 * e / (one + k1 * e)
-    if kind == SOFTPLUS:
-        x = k0 * e
-        if n_move_terms == 0:
-            return log1p(x)
-        r = x / (two + x)
-        r2 = r * r
-        series = one / dtype.type(2 * n_move_terms - 1)
-        for k in range(n_move_terms - 1, 0, -1):
-            series = series * r2 + one / dtype.type(2 * k - 1)
-        return two * (r * series)
-    if kind == STEP:
-        return (one if k0 + d > zero else zero) - (one if k0 > zero else zero)
-    if kind == SIGN:
-        return np.sign(k0 + d) - np.sign(k0)
-    half = one / two
-    after = min(max(np.floor((k0 + d) * k1 + half), zero), k1)
-    before = min(max(np.floor(k0 * k1 + half), zero), k1)
-    return (after - before) / k1
+    return Kernel(FunctionType(kernel.__code__, namespace, kernel.__name__, None, kernel.__closure__), keep=False)

@@ -71,18 +71,19 @@ def run_steps(job: Job, pool: Pool, state: State) -> Iterator[Step]:
         config.schedule, config.learning_rate, config.steps, config.schedule_every, config.schedule_factor
     )
     planner = _Planner(job, pool.n_workers)
-    planner.plan(state.step + 1, state.params)
+    planner.plan(state.step + 1)
     for number in range(state.step + 1, config.steps + 1):
         started = perf_counter()
         shards = planner.shards
-        # The next step is planned while the workers compute, by the parameters before the
-        # update: who computes what need not be perfect, and decides no bits.
-        plan_next = partial(planner.plan, min(number + 1, config.steps), state.params)
+        # The next step is planned while the workers compute, from what the one before has
+        # cost: who computes what need not be perfect, and decides no bits.
+        plan_next = partial(planner.plan, min(number + 1, config.steps))
         with single_threaded_blas():
             slices = pool.grad_slices(number, state.params, shards, plan_next)
             grad = np.empty_like(state.params)
             for shard, grad_slice in zip(shards, slices, strict=True):
                 assemble(grad, objective.tiles, shard, grad_slice.values)
+            planner.costs = slices[0].costs
             gathered = perf_counter()
 
             loss = slices[0].loss
@@ -116,14 +117,16 @@ class _Planner:
         self._job = job
         self._n_workers = n_workers
         self.shards: list[Shard] = []
+        self.costs: NDArray[np.float64] | None = None
+        """What the tiles have cost in the last step."""
 
-    def plan(self, number: int, params: Array) -> None:
+    def plan(self, number: int) -> None:
         """Cut the work of a step into shards of nearly equal cost."""
         objective = self._job.objective
         if self._n_workers == 1:
             self.shards = [np.arange(len(objective.tiles) - 1)]
         else:
-            costs = objective.at(params, self._job.batch_at(number)).costs
+            costs = objective.expected_costs(self._job.batch_at(number), self.costs)
             self.shards = make_shards(costs, self._n_workers)
 
 

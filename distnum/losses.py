@@ -84,13 +84,18 @@ class LossPoint(Protocol):
             n_terms: how many coefficients to give.
 
         Returns:
-            ``c``, shape ``(n_terms, n_examples, n_units)``, and ``l``, ``(n_examples, n_units)``.
+            ``c``, shape ``(n_examples, n_terms, n_units)``, and ``l``, ``(n_examples, n_units)``.
         """
         ...
 
     @property
-    def probabilities(self) -> Array | None:
-        """``p`` of softmax, for changes too large for a series; None for a loss whose series always serves."""
+    def factors(self) -> Array:
+        """Shape ``(n_examples, n_outputs)``: the probabilities ``p``, or the residuals ``r``."""
+        ...
+
+    @property
+    def labels(self) -> NDArray[np.intp]:
+        """The label of each example, shape ``(n_examples,)``; zeros for a loss that has none."""
         ...
 
 
@@ -152,22 +157,20 @@ class _CrossEntropyPoint:
         return series_length(largest, self.p.dtype, symmetric)
 
     @property
-    def probabilities(self) -> Array | None:
+    def factors(self) -> Array:
         return self.p
 
     def series(self, examples: slice, v: Array, n_terms: int) -> tuple[Array, Array]:
         # sum_c p_c expm1(t v_c) = sum_k t^k m_k, where m_k = sum_c p_c v_c^k / k!
         p, labels = self.p[examples], self.labels[examples]
-        shared = v.ndim == 2
-        v_of_label = v.T[labels] if shared else v[np.arange(len(labels)), :, labels]
-        moments = np.empty((n_terms, *v_of_label.shape), p.dtype)
-        power = v
+        powers = np.empty((n_terms, *v.shape), p.dtype)
         for k in range(n_terms):
-            if k:
-                power = power * v
-            sums = p @ power.T if shared else (power @ p[:, :, None])[:, :, 0]
-            np.divide(sums, p.dtype.type(factorial(k + 1)), out=moments[k])
-        return moments, v_of_label
+            np.divide(v if k == 0 else powers[k - 1] * v, p.dtype.type(k + 1), out=powers[k])
+        if v.ndim == 2:
+            moments = (p @ powers.reshape(-1, v.shape[1]).T).reshape(len(p), n_terms, len(v))
+            return moments, np.ascontiguousarray(v.T)[labels]
+        moments = (powers @ p[:, :, None])[:, :, :, 0].swapaxes(0, 1)
+        return moments, v[np.arange(len(labels)), :, labels]
 
 
 class MeanSquaredError:
@@ -197,7 +200,13 @@ class _MeanSquaredErrorPoint:
             total += delta[:, c] * (2 * self.residual[example, c] + delta[:, c])
         return total / self.residual.dtype.type(n_outputs)
 
-    probabilities = None
+    @property
+    def factors(self) -> Array:
+        return self.residual
+
+    @property
+    def labels(self) -> NDArray[np.intp]:
+        return np.zeros(len(self.residual), np.intp)
 
     def length(self, largest: float, symmetric: bool) -> SeriesLength:
         return SeriesLength(3, 0)
@@ -209,8 +218,8 @@ class _MeanSquaredErrorPoint:
             linear = 2 * (residual @ v.T) / n_outputs
         else:
             linear = 2 * (v @ residual[:, :, None])[:, :, 0] / n_outputs
-        coefficients = np.zeros((n_terms, *linear.shape), residual.dtype)
-        coefficients[0], coefficients[1] = linear, (v * v).sum(axis=-1) / n_outputs
+        coefficients = np.zeros((len(linear), n_terms, linear.shape[1]), residual.dtype)
+        coefficients[:, 0], coefficients[:, 1] = linear, (v * v).sum(axis=-1) / n_outputs
         return coefficients, np.zeros_like(linear)
 
 

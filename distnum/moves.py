@@ -2,8 +2,9 @@
 
 For a layer and a block of examples this decides which units move at all, and how each can be
 followed to the loss: along a straight line or a curve in proportion to one vector of output
-changes, which a compiled loop does for all rows of the layer, or by pushing its change
-through the layers that remain.
+changes, or by pushing its change through the layers that remain. Compiled loops do either for
+all rows of the layer; what they cannot compute (a user's NumPy function, a smooth activation
+moved very far) NumPy does.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class BasePoint:
 
     Attributes:
         network, scheme, h: what is differenced, and how; ``h`` in the dtype of the parameters.
-        weights: of the layers, without the biases.
+        params: all of them, flat.
         inputs: of the layers, with ones for the bias, shape ``(n_in + 1, n_examples)``.
         preactivations: of the layers, shape ``(n_examples, n_out)``; the last are the outputs.
         loss: the loss at the outputs.
@@ -56,18 +57,33 @@ class BasePoint:
     network: Network
     scheme: Scheme
     h: Any
-    weights: list[Array]
+    params: Array
     inputs: list[Array]
     preactivations: list[Array]
     loss: LossPoint
 
     @property
     def last(self) -> int:
-        return len(self.weights) - 1
+        return len(self.inputs) - 1
 
     @property
     def dtype(self) -> np.dtype:
-        return self.weights[0].dtype
+        return self.params.dtype
+
+    @cached_property
+    def weights(self) -> list[Array]:
+        """Of the layers, without the biases."""
+        return [layer.rows(self.params)[:-1] for layer in self.network.layers]
+
+    @cached_property
+    def weight_sizes(self) -> list[Array]:
+        """Their absolute values; the first layer's, which nobody asks for, are left out."""
+        return [weights[:0] if number == 0 else np.abs(weights) for number, weights in enumerate(self.weights)]
+
+    @cached_property
+    def farthest_inputs(self) -> list[Array]:
+        """The largest input of each example, by size, for each layer."""
+        return [np.maximum(z.max(axis=0), -z.min(axis=0)) for z in self.inputs]
 
     def activation(self, number: int) -> Activation:
         """After a layer; the last one's outputs are taken as they are."""
@@ -94,8 +110,7 @@ class Moves:
         a = at.preactivations[number][block]
         self._a = a
         # No pre-activation of the example is shifted further.
-        farthest_input = np.abs(at.inputs[number][:, block]).max(axis=0)[:, None]
-        reach = at.scheme.reach * at.h * farthest_input
+        reach = at.scheme.reach * at.h * at.farthest_inputs[number][block][:, None]
         self._farthest = float(reach.max())
         slope = self._activation.slope(a)
         straight = reach < self._activation.kink_distance(a)
@@ -110,12 +125,13 @@ class Moves:
         proportional = self._proportional(moving, t_max)
         self._compiled: list[tuple[Any, tuple[Any, ...]]] = []
         self._by_numpy = np.zeros_like(moving)
-        self._pushed = moving & ~proportional
+        self._pushed = np.zeros_like(moving)
         self._series: tuple[Array, Array] | None = None
         if some_bent:
             self._compile(proportional & ~straight, t_max, self._activation.move, a)
         self._compile(proportional & straight, t_max, _LINE, slope)
         self._series = None  # it is laid out now
+        self._compile_push(moving & ~proportional, t_max)
         self._one_by_one = (self._by_numpy | self._pushed).any(axis=1)
 
     def _farthest_change(self, a: Array, reach: Array) -> Array:
@@ -162,7 +178,7 @@ class Moves:
         activation = at.network.activation
         straight = np.ones(t_max.shape, np.bool_)
         finite = np.where(np.isfinite(t_max), t_max, np.finfo(t_max.dtype).max ** 0.5)
-        bound = finite.max(axis=1, keepdims=True) * np.abs(at.weights[number + 1]).max(axis=0)
+        bound = finite.max(axis=1, keepdims=True) * at.weight_sizes[number + 1].max(axis=0)
         slopes: list[Array] = []
         for later in range(number + 1, at.last):
             a = at.preactivations[later][self._block]
@@ -177,7 +193,7 @@ class Moves:
                 shift = finite[example][:, None] * np.abs(response)
                 straight[example] &= (shift < distance[example][near]).all(axis=1)
             slopes.append(activation.slope(a))
-            bound = (bound * np.abs(slopes[-1])) @ np.abs(at.weights[later + 1])
+            bound = (bound * np.abs(slopes[-1])) @ at.weight_sizes[later + 1]
         return straight
 
     # --- units that a compiled loop follows ------------------------------------------
@@ -192,7 +208,7 @@ class Moves:
         from distnum import kernels
 
         at, v = self._at, self._directions
-        largest = float((t_max * self._farthest_output).max(where=chosen, initial=0.0))
+        largest = float(np.where(chosen, t_max * self._farthest_output, 0).max())
         on_line = move is _LINE
         symmetric = at.scheme.symmetric and on_line
         length = at.loss.length(largest, symmetric)
@@ -201,33 +217,71 @@ class Moves:
         may_be_dense = on_line or n_chosen == chosen.size
         compact = not may_be_dense or 2 * n_chosen < chosen.size
         if length is None:
-            assert at.loss.probabilities is not None
             _, linear = at.loss.series(self._block, v, 0)
             layout = _side_by_side(chosen, [linear, *move.constants(of)], compact=True)
             examples = layout[0]
             directions = v[examples] if v.ndim == 3 else v[None]
-            more = at.loss.probabilities[self._block][examples], np.ascontiguousarray(directions)
+            more = at.loss.factors[self._block][examples], np.ascontiguousarray(directions)
             self._compiled.append((kernels.outputs_kernel(move.kind), (*layout, *more)))
             return
-        if self._series is None or len(self._series[0]) < length.n_terms:
+        if self._series is None or self._series[0].shape[1] < length.n_terms:
             self._series = at.loss.series(self._block, v, length.n_terms)
-        coefficients, linear = self._series[0][: length.n_terms], self._series[1]
+        coefficients, linear = self._series[0][:, : length.n_terms], self._series[1]
         if not symmetric:
-            fields: list[Any] = [linear, *move.constants(of), *coefficients]
-            kernel = kernels.bent_kernel(move.kind, *length, self._n_move_terms(move), compact)
+            n_move_terms = _n_log_terms(move, self._farthest, at.dtype)
+            kernel = kernels.bent_kernel(move.kind, *length, n_move_terms, compact)
+            fields: list[Any] = [linear, *move.constants(of), coefficients]
         else:
             kernel = kernels.straight_kernel(*length, compact)
-            fields = [linear, *coefficients]
+            fields = [linear, coefficients]
             if (chosen & (of != 1)).any():
-                powers = np.cumprod(np.broadcast_to(of, (length.n_terms, *of.shape)), axis=0)
-                fields = [linear * of, *(coefficients * powers)]
+                powers = np.cumprod(np.broadcast_to(of[:, None], coefficients.shape), axis=1)
+                fields = [linear * of, coefficients * powers]
         self._compiled.append((kernel, _side_by_side(chosen, fields, compact)))
 
-    def _n_move_terms(self, move: Move) -> int:
-        if move.kind != "softplus":
-            return 0
-        length: SeriesLength | None = series_length(self._farthest, self._at.dtype)
-        return 0 if length is None else length.n_log_terms
+    def _compile_push(self, chosen: Mask, t_max: Array) -> None:
+        """Lay out what the compiled push reads, if it can follow these units."""
+        if not chosen.any():
+            return
+        at, number, move = self._at, self._number, self._activation.move
+        farthest, largest = self._farthest_shifts(float(np.where(chosen, t_max, 0).max()))
+        if move is None or not farthest <= move.largest:
+            self._pushed = chosen
+            return
+        from distnum import kernels
+
+        examples, counts, units, data = _side_by_side(chosen, move.constants(self._a), compact=True, grouped=False)
+        # One length for all series in it, and not the shortest: few loops need be compiled.
+        of_move, of_loss = series_length(farthest, at.dtype), at.loss.length(largest, symmetric=False)
+        length = max(SeriesLength(5, 3), of_move, of_loss) if of_move and of_loss else SeriesLength(0, 0)
+        kernel = kernels.push_kernel(move.kind, at.network.loss_function.name, *length)
+        here = slice(self._block.start, self._block.stop)
+        later = [
+            np.stack(move.constants(at.preactivations[layer][here][examples]), axis=1)
+            for layer in range(number + 1, at.last)
+        ]
+        layers = at.network.layers[number + 1 :]
+        more = (
+            at.params,
+            np.array([layer.start for layer in layers]),
+            np.array([layer.n_out for layer in layers]),
+            np.concatenate(later, axis=2),
+            at.loss.factors[here][examples],
+            at.loss.labels[here][examples],
+        )
+        self._compiled.append((kernel, (examples, counts, units, data, *more)))
+
+    def _farthest_shifts(self, t_max: float) -> tuple[float, float]:
+        """How far pre-activations of this and later layers, and outputs, are shifted at most by a unit's ``t_max``."""
+        at, steepest = self._at, self._activation.steepest
+        if not np.isfinite(steepest):
+            return np.inf, np.inf
+        bound = t_max * at.weight_sizes[self._number + 1].max(axis=0)
+        farthest = self._farthest
+        for later in range(self._number + 2, at.last + 1):
+            farthest = max(farthest, float(bound.max()))
+            bound = (steepest * bound) @ at.weight_sizes[later]
+        return farthest, float(bound.max())
 
     def add(self, rows: NDArray[np.int64], total: Array) -> None:
         """Add the weighted changes of the loss, summed over the examples.
@@ -301,8 +355,22 @@ def n_columns(n_units: int) -> int:
     return -(-(n_units + 1) // _GROUP) * _GROUP
 
 
-def _side_by_side(chosen: Mask, fields: Sequence[Any], compact: bool) -> tuple[Any, Any, Any, Any]:
+def _n_log_terms(move: Move, farthest: float, dtype: np.dtype) -> int:
+    """Terms of the logarithm in a unit's move; none where there is no logarithm, or too long a way."""
+    length = series_length(farthest, dtype) if move.kind == "softplus" else None
+    return 0 if length is None else length.n_log_terms
+
+
+def _side_by_side(
+    chosen: Mask, fields: Sequence[Any], compact: bool, grouped: bool = True
+) -> tuple[Any, Any, Any, Any]:
     """Chosen units of each example and what belongs to them, laid out for a compiled loop.
+
+    Args:
+        chosen: which units, ``(n_examples, n_units)``.
+        fields: of all units, ``(n_examples, n_units)`` or ``(n_examples, n, n_units)``.
+        compact: whether to leave out the units that are not chosen.
+        grouped: whether to fill up with fillers to whole groups.
 
     Returns:
         ``examples (n_examples,)`` that have chosen units, ``counts (n_examples,)``, ``units
@@ -313,22 +381,29 @@ def _side_by_side(chosen: Mask, fields: Sequence[Any], compact: bool) -> tuple[A
     from distnum import kernels
 
     examples = np.flatnonzero(chosen.any(axis=1))
-    chosen = chosen[examples]
+    if len(examples) < len(chosen):
+        chosen = chosen[examples]
     n_examples, n_units = chosen.shape
-    dtype = fields[0].dtype
+    fields = [field[:, None] if field.ndim == 2 else field for field in fields]
+    n_fields = sum(field.shape[1] for field in fields)
+    width = n_columns(n_units)
     if not compact:
-        width = n_columns(n_units)
-        data = np.zeros((n_examples, len(fields), width), dtype)
-        for number, field in enumerate(fields):
-            np.copyto(data[:, number, :n_units], field[examples], where=chosen)
+        data = np.zeros((n_examples, n_fields, width), fields[0].dtype)
+    else:
+        counts = np.empty(n_examples, np.int64)
+        units = np.empty((n_examples, width), np.int32)
+        kernels.list_units(chosen, units, counts)
+        width = -(-int(counts.max()) // _GROUP) * _GROUP
+        units = np.ascontiguousarray(units[:, :width])
+        data = np.zeros((n_examples, n_fields, width), fields[0].dtype)
+    first = 0
+    for field in fields:
+        part = data[:, first : first + field.shape[1]]
+        if compact:
+            kernels.take_units(field, examples, units, counts, part)
+        else:
+            np.copyto(part[:, :, :n_units], field[examples], where=chosen[:, None])
+        first += field.shape[1]
+    if not compact:
         return examples, np.full(n_examples, width), np.zeros((n_examples, width), np.int32), data
-    counts = np.empty(n_examples, np.int64)
-    units = np.full((n_examples, n_columns(n_units)), n_units, np.int32)
-    kernels.list_units(chosen, units, counts)
-    width = -(-int(counts.max()) // _GROUP) * _GROUP
-    units = np.ascontiguousarray(units[:, :width])
-    data = np.zeros((n_examples, len(fields), width), dtype)
-    for number, field in enumerate(fields):
-        some = field if n_examples == len(field) else field[examples]
-        kernels.take_units(some, units, counts, data[:, number])
-    return examples, -(-counts // _GROUP) * _GROUP, units, data
+    return examples, -(-counts // _GROUP) * _GROUP if grouped else counts, units, data

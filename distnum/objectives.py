@@ -70,6 +70,15 @@ class Objective(Protocol):
         """Whether it computes on threads where it is asked to."""
         ...
 
+    def expected_costs(self, batch: Any, before: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        """What each tile will cost beside the others, shape ``(n_tiles,)``, without evaluating anything.
+
+        Args:
+            batch: that will be asked for.
+            before: what the tiles cost at the last point there was.
+        """
+        ...
+
     def at(self, params: Array, batch: Any, n_threads: int = 1) -> Point:
         """The objective at ``params``, shape ``(n_params,)``, and a batch.
 
@@ -182,6 +191,10 @@ class BlackBox:
     def tiles(self) -> Tiles:
         return even_tiles(self.n_params, _MOST_TILES)
 
+    def expected_costs(self, batch: Any, before: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        """An index costs as much as any other."""
+        return np.diff(self.tiles).astype(np.float64)
+
     def at(self, params: Array, batch: Any, n_threads: int = 1) -> BlackBoxPoint:
         return BlackBoxPoint(self, params, batch)
 
@@ -218,7 +231,7 @@ class BlackBoxPoint:
 
     @property
     def costs(self) -> NDArray[np.float64]:
-        return np.diff(self._objective.tiles).astype(np.float64)
+        return self._objective.expected_costs(self._batch)
 
     def grad_slice(self, shard: Shard) -> Array:
         objective = self._objective

@@ -48,11 +48,13 @@ class GradSlice:
     Attributes:
         values: the gradient at the indices of the shard, its tiles one after the other.
         loss: the loss at the point itself; None where it was not asked for.
+        costs: of all tiles at the point, shape ``(n_tiles,)``; None where they were not asked for.
         compute_s: seconds that the worker computed.
     """
 
     values: Array
     loss: float | None
+    costs: NDArray[np.float64] | None
     compute_s: float
 
 
@@ -70,14 +72,15 @@ class Worker:
         self._batch_at = batch_at
         self._n_threads = n_threads
 
-    def grad_slice(self, step: int, params: Array, shard: Shard, with_loss: bool) -> GradSlice:
-        """The slice of a shard at a step's batch."""
+    def grad_slice(self, step: int, params: Array, shard: Shard, first: bool) -> GradSlice:
+        """The slice of a shard at a step's batch; the first shard's has what is known of the whole step."""
         started = perf_counter()
         if not params.flags.writeable and not self._objective.thread_safe:
             params = params.copy()  # a black box is differenced in place
         point = self._objective.at(params, self._batch_at(step), self._n_threads)
         values = point.grad_slice(shard)
-        return GradSlice(values, point.loss if with_loss else None, perf_counter() - started)
+        loss, costs = (point.loss, point.costs) if first else (None, None)
+        return GradSlice(values, loss, costs, perf_counter() - started)
 
 
 class Pool(Protocol):
@@ -96,7 +99,7 @@ class Pool(Protocol):
     def grad_slices(
         self, step: int, params: Array, shards: Sequence[Shard], meanwhile: Callable[[], None] = lambda: None
     ) -> list[GradSlice]:
-        """The slices of the shards at a step's batch, in the order of the shards; the first has the loss.
+        """The slices of the shards at a step's batch, in the order of the shards.
 
         ``meanwhile`` is called once, where possible while the workers compute.
         """
@@ -328,13 +331,13 @@ def _actor_class() -> type:
             return os.getpid()
 
         def grad_slice(self, task: bytes, params: Array | None) -> GradSlice:
-            step, shard, position, with_loss = pickle.loads(task)
+            step, shard, position, first = pickle.loads(task)
             if self._shared is None:
                 assert params is not None
-                return self._worker.grad_slice(step, params, shard, with_loss)
+                return self._worker.grad_slice(step, params, shard, first)
             params = self._shared.params(step).view()
             params.flags.writeable = False
-            found = self._worker.grad_slice(step, params, shard, with_loss)
+            found = self._worker.grad_slice(step, params, shard, first)
             self._shared.grad(step)[position : position + found.values.size] = found.values
             return replace(found, values=found.values[:0])
 

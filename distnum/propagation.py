@@ -49,6 +49,8 @@ R = TypeVar("R")
 _TILES_PER_LAYER = 400
 # Examples of a forward pass that one thread makes.
 _FORWARD_EXAMPLES = 128
+# Share of nonzero inputs up to which passing over the zeros is faster than a dense product.
+_SPARSE = 0.3
 # Moves (example, input, unit) that a thread is worth being woken for.
 _THREAD_MOVES = 100_000
 
@@ -84,6 +86,49 @@ class Propagation:
         ]
         return np.concatenate([*starts, np.array([self.n_params])])
 
+    @cached_property
+    def row_boundaries(self) -> NDArray[np.int64]:
+        """The tiles' boundaries in rows, counted over all layers."""
+        boundaries = []
+        first_row = 0
+        for layer in self.network.layers:
+            inside = self.tiles[(layer.start <= self.tiles) & (self.tiles < layer.stop)]
+            boundaries.append(first_row + (inside - layer.start) // layer.n_out)
+            first_row += layer.n_rows
+        return np.concatenate([*boundaries, np.array([first_row])])
+
+    def tile_costs(self, pairs: Sequence[NDArray[np.integer] | NDArray[np.floating]]) -> NDArray[np.float64]:
+        """Costs of the tiles, from how many examples move each row of each layer.
+
+        The moves ``(example, input, unit)`` that are not zero, times the units that each has to
+        be followed through.
+        """
+        layers = self.network.layers
+        row_costs = [
+            n_examples * float(layer.n_out * self._units_followed(number))
+            for number, (layer, n_examples) in enumerate(zip(layers, pairs, strict=True))
+        ]
+        rows = np.concatenate([np.zeros(1), np.cumsum(np.concatenate(row_costs))])
+        return np.diff(rows[self.row_boundaries])
+
+    def _units_followed(self, number: int) -> int:
+        if number == len(self.network.layers) - 1 or self.network.activation.piecewise_linear:
+            return 1
+        return 1 + sum(self.network.sizes[number + 2 : -1])
+
+    def expected_costs(
+        self, batch: tuple[Array, NDArray[np.generic]], before: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float64]:
+        """Of the first layer what the batch says; of the others what was before, or all moves."""
+        x, _ = batch
+        pairs = [np.full(layer.n_rows, len(x)) for layer in self.network.layers]
+        pairs[0][:-1] = np.count_nonzero(x, axis=0)
+        costs = self.tile_costs(pairs)
+        if before is not None:
+            n_first = int(np.searchsorted(self.tiles, self.network.layers[0].stop))
+            costs[n_first:] = before[n_first:]
+        return costs
+
     def param_name(self, index: int) -> str:
         return self.network.param_name(index)
 
@@ -98,16 +143,24 @@ class Propagation:
 
     def _forward(self, params: Array, x: Array, n_threads: int) -> tuple[list[Array], list[Array]]:
         """What goes into the layers, ``(n_in + 1, n_examples)`` with ones for the bias, and comes out of them."""
+        from distnum import kernels
+
         layers = self.network.layers
         inputs = [np.empty((layer.n_rows, len(x)), params.dtype) for layer in layers]
         preactivations = [np.empty((len(x), layer.n_out), params.dtype) for layer in layers]
+        sparse = np.count_nonzero(x) < _SPARSE * x.size
 
         def forward(block: slice) -> None:
-            found = self.network.forward(params, x[block])
-            for number in range(len(layers)):
-                inputs[number][:-1, block] = found.inputs[number].T
+            z = x[block]
+            for number, layer in enumerate(layers):
+                rows, a = layer.rows(params), preactivations[number][block]
+                inputs[number][:-1, block] = z.T
                 inputs[number][-1, block] = 1
-                preactivations[number][block] = found.preactivations[number]
+                if number == 0 and sparse:
+                    kernels.sparse_product(z, rows[:-1], rows[-1], a)
+                else:
+                    np.add(z @ rows[:-1], rows[-1], out=a)
+                z = self.network.activation.value(a)
 
         # In blocks whatever the number of threads: how a product rounds may depend on its shape.
         blocks = [slice(i, i + _FORWARD_EXAMPLES) for i in range(0, len(x), _FORWARD_EXAMPLES)]
@@ -120,8 +173,7 @@ class PropagationPoint:
 
     Attributes:
         loss: the mean loss of the batch.
-        costs: of the tiles, shape ``(n_tiles,)``: the moves ``(example, input, unit)`` in
-            each that are not zero, times the units each has to be followed through.
+        costs: of the tiles, shape ``(n_tiles,)``.
     """
 
     def __init__(
@@ -134,14 +186,14 @@ class PropagationPoint:
         n_threads: int,
     ) -> None:
         self._n_threads = n_threads
-        self._tiles = objective.tiles
+        self._objective = objective
         self._network = network = objective.network
         self._n_examples = len(targets)
         self._base = BasePoint(
             network=network,
             scheme=objective.scheme,
             h=params.dtype.type(objective.h),
-            weights=[layer.rows(params)[:-1] for layer in network.layers],
+            params=params,
             inputs=inputs,
             preactivations=preactivations,
             loss=network.loss_function.at(preactivations[-1], targets),
@@ -155,32 +207,11 @@ class PropagationPoint:
 
     @cached_property
     def costs(self) -> NDArray[np.float64]:
-        row_costs = [
-            pairs * float(layer.n_out * self._units_followed(number))
-            for number, (layer, pairs) in enumerate(zip(self._network.layers, self._pairs, strict=True))
-        ]
-        rows = np.concatenate([np.zeros(1), np.cumsum(np.concatenate(row_costs))])
-        return np.diff(rows[self._row_boundaries])
-
-    def _units_followed(self, number: int) -> int:
-        if self._base.activation(number).piecewise_linear:
-            return 1
-        return 1 + sum(self._network.sizes[number + 2 : -1])
-
-    @cached_property
-    def _row_boundaries(self) -> NDArray[np.int64]:
-        """The tiles' boundaries in rows, counted over all layers."""
-        boundaries = []
-        first_row = 0
-        for layer in self._network.layers:
-            inside = self._tiles[(layer.start <= self._tiles) & (self._tiles < layer.stop)]
-            boundaries.append(first_row + (inside - layer.start) // layer.n_out)
-            first_row += layer.n_rows
-        return np.concatenate([*boundaries, np.array([first_row])])
+        return self._objective.tile_costs(self._pairs)
 
     def grad_slice(self, shard: Shard) -> Array:
         """The numerical gradient at the indices of a shard, its tiles one after the other."""
-        rows = indices_of(self._row_boundaries, shard)
+        rows = indices_of(self._objective.row_boundaries, shard)
         slices = []
         first_row = 0
         for number, layer in enumerate(self._network.layers):
