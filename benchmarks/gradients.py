@@ -15,9 +15,9 @@ import numpy as np
 
 from benchmarks.networks import backpropagation, kinks_within, propagated
 from benchmarks.timing import paired_ratio, spread, timed
+from distnum.blas import single_threaded_blas
 from distnum.data import batch_at, load_data
 from distnum.networks import Network
-from distnum.pools import single_threaded_blas
 from distnum.propagation import Propagation
 
 H = 1e-4

@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 
 from benchmarks.networks import propagated
 from benchmarks.timing import interleaved, spread, timed
+from distnum.blas import single_threaded_blas
 from distnum.data import load_data
 from distnum.networks import Network
-from distnum.pools import single_threaded_blas
 from distnum.propagation import Propagation
 
 __all__ = ["draw", "measure_growth", "predicted_changes", "print_growth"]

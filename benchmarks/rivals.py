@@ -28,10 +28,11 @@ from numpy.typing import NDArray
 import distnum
 from benchmarks.networks import NetworkLoss, backpropagation, kinks_within, propagated, shrunk_digits
 from benchmarks.timing import interleaved, paired_ratio, spread
+from distnum.blas import single_threaded_blas
 from distnum.networks import Network
 from distnum.objectives import BlackBox, Layout
 from distnum.plan import assemble, make_shards
-from distnum.pools import RayPool, single_threaded_blas
+from distnum.pools import RayPool
 from distnum.propagation import Propagation
 
 __all__ = ["compare_rivals", "print_rivals"]

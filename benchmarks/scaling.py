@@ -16,10 +16,11 @@ import numpy as np
 from numba import njit
 
 from benchmarks.timing import interleaved, paired_ratio, spread
+from distnum.blas import single_threaded_blas
 from distnum.data import batch_at, load_data
 from distnum.networks import Network
 from distnum.plan import make_shards
-from distnum.pools import RayPool, single_threaded_blas
+from distnum.pools import RayPool
 from distnum.propagation import Propagation
 from distnum.ray_session import ray_session
 

@@ -20,7 +20,9 @@ _HOMES = {
     "TrainResult": "training",
     "TrainingError": "errors",
     "TwoLayerNet": "two_layer_net",
+    "check_gradient": "differentiate",
     "gradient": "differentiate",
+    "load": "models",
     "load_data": "data",
     "steps": "training",
     "train": "training",
@@ -33,9 +35,11 @@ if TYPE_CHECKING:
     from distnum.config import Config as Config
     from distnum.data import Dataset as Dataset
     from distnum.data import load_data as load_data
+    from distnum.differentiate import check_gradient as check_gradient
     from distnum.differentiate import gradient as gradient
     from distnum.errors import InputError as InputError
     from distnum.errors import TrainingError as TrainingError
+    from distnum.models import load as load
     from distnum.networks import Network as Network
     from distnum.training import TrainResult as TrainResult
     from distnum.training import steps as steps

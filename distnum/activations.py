@@ -29,6 +29,7 @@ Array = NDArray[np.floating]
 
 
 def _curved(a: Array) -> Array:
+    """Zeros: no straight line, or a flat one."""
     return np.zeros_like(a)
 
 
@@ -75,6 +76,11 @@ class Activation:
     move: Move | None = None
 
     @property
+    def jumps(self) -> bool:
+        """Whether ``f`` is flat wherever it is a straight line."""
+        return self.piecewise_linear and self.slope is _curved
+
+    @property
     def piecewise_linear(self) -> bool:
         """Whether ``f`` has straight pieces at all."""
         return self.kink_distance is not _curved
@@ -87,19 +93,38 @@ class Activation:
             f: must give a number for every number, and the same one each time.
             name: for people; by default the function's.
 
+        Raises:
+            InputError: Numba cannot compile it.
+
         >>> signed_square = Activation.from_scalar_function(lambda a: a * abs(a), "signed_square")
         >>> signed_square.value(np.array([-3.0, 2.0]))
         array([-9.,  4.])
         """
         from numba import njit, vectorize
+        from numba.core.errors import NumbaError
 
         compiled = vectorize(nopython=True)(f)
+        try:
+            compiled(np.zeros(1))
+        except (NumbaError, TypeError, NotImplementedError) as error:
+            raise InputError(
+                f"activation {name or f.__name__!r} is not a function of one number that Numba can compile: "
+                f"{str(error).strip().splitlines()[0]}. Activation.from_function takes NumPy functions of arrays."
+            ) from None
         made = cls.from_function(compiled, name or f.__name__)
         return replace(made, move=Move(njit(nogil=True)(f), _itself))
 
     @classmethod
     def from_function(cls, value: Callable[[Array], Array], name: str | None = None) -> Activation:
-        """An activation from any vectorised NumPy function; nothing is known about it."""
+        """An activation from any vectorised NumPy function. Every change is evaluated by it, which is slow.
+
+        Args:
+            value: elementwise; takes arrays of any shape and keeps their dtype.
+            name: for people; by default the function's.
+
+        >>> Activation.from_function(np.sin).value(np.zeros(2))
+        array([0., 0.])
+        """
 
         def change(a: Array, d: Array) -> Array:
             return value(a + d) - value(a)
@@ -300,7 +325,8 @@ def get_activation(name: str | Activation) -> Activation:
     if isinstance(name, str):
         if name.startswith(CUSTOM):
             raise InputError(
-                f"activation is {name!r}, a function of the user's; give it from Python, as a distnum.Activation."
+                f"activation is {name!r}, a function of the user's; only Python can give it: distnum.train("
+                "activation=..., out=..., resume=True) continues a run, distnum.load(DIR, activation=...) reads it."
             )
         plain, _, number = name.partition(":")
         if name in _PLAIN:
@@ -312,4 +338,9 @@ def get_activation(name: str | Activation) -> Activation:
             except ValueError:
                 raise InputError(f"activation is {name!r}; after the colon must stand a number.") from None
             return make(parameter)
+    if callable(name):
+        raise InputError(
+            f"activation is a function, {name!r:.60}; make it one with Activation.from_scalar_function, if Numba can "
+            "compile it, or Activation.from_function."
+        )
     raise InputError(f"activation is {name!r}; it must be one of {', '.join(ACTIVATIONS)}.")

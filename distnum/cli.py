@@ -165,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
 
     train = _command(commands, "train", _train, "train a network, by default on the digits in the package")
     train.add_argument("--out", metavar="DIR", help="folder to keep the run in (default: runs/DATE-TIME)")
-    train.add_argument("--config", metavar="FILE", help="TOML file with fields to begin with; options go before it")
+    train.add_argument("--config", metavar="FILE", help="TOML file with fields to begin with; options override them")
     _add_config_options(train, [item.name for item in fields(Config)])
     _add_output_options(train)
 
@@ -258,7 +258,7 @@ def _resume(options: argparse.Namespace) -> int:
     if result is None or "steps" in changes:
         return _run_training(options, out=run.path, resume=True, **changes)
     if not options.quiet:
-        tell(f"distnum: run {options.dir} is complete; there is nothing to resume.")
+        tell(f"distnum: run {options.dir} is complete; there is nothing to resume. Train it further with --steps N.")
     if options.json:
         _print_json(result | {"folder": str(run.path)})
     return DONE
@@ -335,7 +335,8 @@ def _print_result(result: TrainResult) -> None:
         if result.test_accuracy is not None:
             parts.append(f"test accuracy {result.test_accuracy:.4f}")
     _print(
-        f"trained   {last['step']:,} steps in {duration(result.seconds['total'])}: {', '.join(parts)}\n"
+        f"trained   {last['step']:,} steps in {duration(result.seconds['steps'])}, this command "
+        f"{duration(result.seconds['total'])}: {', '.join(parts)}\n"
         f"params    sha256 {result.params_sha256}\n"
         f"kept in   {result.folder}"
     )
@@ -418,7 +419,8 @@ def _plot(options: argparse.Namespace) -> int:
     if options.out == "" or not out.is_dir():
         raise InputError(f"out is {options.out!r}, which is not a folder; it must be one that exists.")
     rows = run.rows()
-    model = load_model(run) if run.model_file.exists() else None
+    of_network = run.config_values().get("objective") != "python"
+    model = load_model(run) if run.model_file.exists() and of_network else None
     plot_curves(rows, out / "loss.png")
     _print(str(out / "loss.png"))
     if model is not None and len(model.example_shape) == 2:

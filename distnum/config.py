@@ -193,8 +193,20 @@ class Config:
         "NAME",
         NETWORK,
     )
-    loss: str = _field(choice(*LOSSES), "loss of the network", "cross_entropy", None, NETWORK)
-    init: str = _field(choice(*INITS), "how the weights begin", "he", None, NETWORK)
+    loss: str = _field(
+        choice(*LOSSES),
+        "loss of the network: cross_entropy of the softmax, for labels, or mean_squared_error",
+        "cross_entropy",
+        None,
+        NETWORK,
+    )
+    init: str = _field(
+        choice(*INITS),
+        "spread of the initial weights, by a layer's inputs (he) or its inputs and outputs (xavier)",
+        "he",
+        None,
+        NETWORK,
+    )
     init_std: float | None = _field(
         optional(real(above=0)),
         "one standard deviation for all weights instead, as in the article (0.01)",
@@ -207,12 +219,18 @@ class Config:
     method: str = _field(
         choice(*METHODS),
         "propagate follows each parameter's change through the network; naive runs whole forward passes for each, "
-        "as the article does",
+        "as the article does, which takes thousands of times as long",
         "propagate",
         None,
         GRADIENT,
     )
-    scheme: str = _field(choice(*SCHEMES), "finite-difference scheme", "central", None, GRADIENT)
+    scheme: str = _field(
+        choice(*SCHEMES),
+        "finite differences of first order (forward, backward), second (central) or fourth (central4)",
+        "central",
+        None,
+        GRADIENT,
+    )
     h: float | Literal["auto"] = _field(
         either("auto", real(above=0)),
         "step of the differences, or auto to choose by scheme and dtype",
@@ -221,17 +239,29 @@ class Config:
         GRADIENT,
     )
 
-    steps: int = _field(whole(1), "steps of SGD", 1000, "N", TRAINING)
+    steps: int = _field(whole(1), "steps of the optimizer", 1000, "N", TRAINING)
     batch_size: int = _field(whole(1), "examples in a batch", 100, "N", TRAINING)
     learning_rate: float = _field(real(above=0), "learning rate", 0.1, "RATE", TRAINING)
     optimizer: str = _field(choice(*OPTIMIZERS), "update rule", "sgd", None, TRAINING)
     momentum: float = _field(real(at_least=0, at_most=1), "of momentum and nesterov", 0.9, "M", TRAINING)
-    schedule: str = _field(choice(*SCHEDULES), "how the learning rate changes", "constant", None, TRAINING)
+    schedule: str = _field(
+        choice(*SCHEDULES),
+        "how the learning rate changes: not at all, falling to zero along a cosine, or lowered every few steps",
+        "constant",
+        None,
+        TRAINING,
+    )
     schedule_every: int = _field(whole(1), "steps after which schedule 'step' lowers the rate", 300, "N", TRAINING)
     schedule_factor: float = _field(real(above=0), "what schedule 'step' multiplies the rate by", 0.1, "F", TRAINING)
-    weight_decay: float = _field(real(at_least=0), "decoupled weight decay", 0.0, "W", TRAINING)
+    weight_decay: float = _field(
+        real(at_least=0),
+        "share of the parameters, times the learning rate, that every step takes off them",
+        0.0,
+        "W",
+        TRAINING,
+    )
     clip_norm: float | None = _field(
-        optional(real(above=0)), "shorten longer gradients to this norm", None, "NORM", TRAINING
+        optional(real(above=0)), "shorten longer gradients to this norm (default: never)", None, "NORM", TRAINING
     )
     seed: int = _field(whole(0, 2**63 - 1), "of the initial weights and the batches", 0, "N", TRAINING)
 
@@ -251,7 +281,7 @@ class Config:
     )
     address: str | None = _field(
         optional(_TEXT),
-        "a Ray cluster that runs already (HOST:PORT or auto); by default one is started here",
+        "a Ray cluster that runs already (HOST:PORT or auto), as RAY_ADDRESS; by default one is started here",
         None,
         "ADDRESS",
         MACHINE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,13 +18,18 @@ from distnum.data import Dataset, arrays_sha256, batch_at, batch_of_rows, load_d
 from distnum.errors import InputError
 from distnum.metrics import Evaluation, evaluate
 from distnum.networks import Network
-from distnum.objectives import BlackBox, Layout, LossFunction, Objective, Params
+from distnum.objectives import BlackBox, Layout, LossFunction, Objective, Params, check_takes
 from distnum.optimizers import Optimizer
 from distnum.propagation import Propagation
 
 __all__ = ["Job", "black_box_job", "network_job", "prepare"]
 
 Array = NDArray[np.floating]
+
+log = logging.getLogger("distnum")
+
+# A shorter step finds few jumps of an activation that is flat between them.
+_SMALL_FOR_JUMPS = 0.01
 
 
 @dataclass(frozen=True)
@@ -127,6 +133,11 @@ def network_job(config: Config, dataset: Dataset | None = None, activation: Acti
         loss=config.loss,
     )
     _check_memory(network, config)
+    if network.activation.jumps and config.step_size < _SMALL_FOR_JUMPS:
+        log.warning(
+            f"activation {network.activation.name} is flat but for its jumps, and with h = {config.step_size:g} hardly "
+            "any unit is moved over one; a step near 0.1 sees more of the loss."
+        )
     params = network.initial_params(config.seed, config.init, config.init_std, config.dtype)
     objective: Objective
     if config.method == "propagate":
@@ -174,6 +185,7 @@ def black_box_job(loss: LossFunction, params: Params, data: Any, config: Config)
         config: the fields about networks do not matter.
     """
     layout, flat = Layout.of(params)
+    check_takes(loss, "loss", ("params", "batch"))
     config = replace(config, dtype=str(flat.dtype))
     h = None if config.h == "auto" else float(config.h)
     return Job(

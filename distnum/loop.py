@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distnum.blas import single_threaded_blas
 from distnum.checkpoints import State, frozen
 from distnum.errors import TrainingError
 from distnum.jobs import Job
 from distnum.optimizers import Schedule, clip
 from distnum.plan import Shard, assemble, make_shards
-from distnum.pools import Pool, single_threaded_blas
+from distnum.pools import Pool
 
 __all__ = ["Step", "run_steps"]
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distnum.activations import Activation
 from distnum.checkpoints import params_sha256
 from distnum.data import UNREADABLE_ARRAY, Dataset, as_inputs, why_unreadable
 from distnum.errors import InputError
@@ -16,7 +17,7 @@ from distnum.metrics import Evaluation, evaluate
 from distnum.networks import Network
 from distnum.runs import RunFolder
 
-__all__ = ["Model", "load_model", "read_images"]
+__all__ = ["Model", "load", "load_model", "read_images"]
 
 # Formats that are pictures and nothing more; others would start programs or interpreters.
 _PICTURE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
@@ -38,6 +39,10 @@ class Model:
     example_shape: tuple[int, ...]
     pixels: bool
     data: str
+
+    def predict(self, x: NDArray[np.generic]) -> NDArray[np.intp]:
+        """The most probable label of each example, shape ``(n,)``; ``x`` as the data set holds them."""
+        return self.probabilities(x).argmax(axis=1)
 
     def probabilities(self, x: NDArray[np.generic]) -> NDArray[np.floating]:
         """Softmax of the outputs, shape ``(n, n_outputs)``."""
@@ -71,8 +76,21 @@ class Model:
         return evaluate(self.network, self.params, dataset.x_test, dataset.y_test)
 
 
-def load_model(run: RunFolder) -> Model:
-    """The trained network of a run.
+def load(folder: str | Path, *, activation: Activation | None = None) -> Model:
+    """The trained network in the folder of a run, to predict and to evaluate with.
+
+    Args:
+        folder: that ``distnum train`` or ``train(out=...)`` has made.
+        activation: the one that the network was trained with, if it was a function of your own.
+
+    Raises:
+        InputError: there is no such run, it has no network yet, or its file is damaged.
+    """
+    return load_model(RunFolder.look(Path(folder)), activation)
+
+
+def load_model(run: RunFolder, activation: Activation | None = None) -> Model:
+    """The trained network of a run, with its activation or the one given.
 
     Raises:
         InputError: the run has none yet, or its file is damaged.
@@ -89,8 +107,15 @@ def load_model(run: RunFolder) -> Model:
         if about.get("format") != "distnum-model-1":
             raise InputError(f"{path} is not a network of distnum; a run of a Python function has no model to apply.")
         network = Network(
-            [int(size) for size in about["sizes"].split(",")], activation=about["activation"], loss=about["loss"]
+            [int(size) for size in about["sizes"].split(",")],
+            activation=activation if activation is not None else about["activation"],
+            loss=about["loss"],
         )
+        if network.activation.name != about["activation"]:
+            raise InputError(
+                f"activation is {network.activation.name}, but {path} was trained with {about['activation']}; "
+                "it must be the same."
+            )
         params = network.pack(tensors)
         if params_sha256(params) != about["params_sha256"]:
             raise InputError(f"{path} is damaged: its parameters do not have the checksum that it names.")

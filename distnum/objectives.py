@@ -8,6 +8,7 @@ differenced here, by evaluating the loss at every point of the stencil.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +21,7 @@ from distnum.errors import InputError, TrainingError
 from distnum.plan import Shard, Tiles, even_tiles, indices_of
 from distnum.schemes import default_h, get_scheme, representable_h
 
-__all__ = ["BlackBox", "Layout", "LossFunction", "Objective", "Point"]
+__all__ = ["BlackBox", "Layout", "LossFunction", "Objective", "Point", "check_takes"]
 
 Array = NDArray[np.floating]
 Params: TypeAlias = "Array | Mapping[str, Array]"
@@ -96,14 +97,20 @@ class Layout:
     Attributes:
         names: of the arrays; empty if the loss takes the flat array itself.
         shapes: of the arrays (of the one array, if there are no names).
+        what: what an array without a name is called.
     """
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
+    what: str = "params"
 
     @classmethod
-    def of(cls, params: Params) -> tuple[Layout, Array]:
+    def of(cls, params: Params, what: str = "params") -> tuple[Layout, Array]:
         """The layout of ``params`` and a flat copy of them, shape ``(n_params,)``.
+
+        Args:
+            params: an array, or arrays by name.
+            what: what the caller calls them.
 
         Raises:
             InputError: they are not float32 or float64, not all of one dtype, not finite, or none.
@@ -113,19 +120,24 @@ class Layout:
             arrays = {str(name): np.asarray(array) for name, array in params.items()}
         else:
             array = np.asarray(params)
-            layout, arrays = cls((), (array.shape,)), {"params": array}
+            layout, arrays = cls((), (array.shape,), what), {what: array}
         dtypes = {array.dtype for array in arrays.values()}
         for name, array in arrays.items():
             if array.dtype not in (np.float32, np.float64):
-                raise InputError(f"{name} has dtype {array.dtype}; parameters must be float32 or float64.")
+                raise InputError(f"{name} has dtype {array.dtype}; it must be float32 or float64.")
             if not np.isfinite(array).all():
                 raise InputError(f"{name} holds a number that is not finite; all parameters must be.")
         if len(dtypes) > 1:
             found = ", ".join(sorted(str(dtype) for dtype in dtypes))
-            raise InputError(f"params mix the dtypes {found}; all arrays must have the same.")
+            raise InputError(f"{what} mix the dtypes {found}; all arrays must have the same.")
         if sum(array.size for array in arrays.values()) == 0:
-            raise InputError("params is empty; there must be at least one parameter.")
+            raise InputError(f"{what} is empty; there must be at least one parameter.")
         return layout, np.concatenate([array.ravel() for array in arrays.values()])
+
+    def __str__(self) -> str:
+        if not self.names:
+            return f"shape {self.shapes[0]}"
+        return "arrays " + ", ".join(f"{name} {shape}" for name, shape in zip(self.names, self.shapes, strict=True))
 
     def view(self, flat: Array) -> Any:
         """Views of a flat array in this layout."""
@@ -142,13 +154,29 @@ class Layout:
     def param_name(self, index: int) -> str:
         """The name of a flat index: ``weights[3, 17]``, or ``params[5]``."""
         start = 0
-        for name, shape in zip(self.names or ("params",), self.shapes, strict=True):
+        for name, shape in zip(self.names or (self.what,), self.shapes, strict=True):
             size = int(np.prod(shape))
             if start <= index < start + size:
                 position = np.unravel_index(index - start, shape)
                 return name + (f"[{', '.join(str(int(i)) for i in position)}]" if shape else "")
             start += size
         raise IndexError(f"parameter index {index} is outside {start} parameters")
+
+
+def check_takes(f: Callable[..., Any], name: str, arguments: tuple[str, ...]) -> None:
+    """Refuse a function that cannot be called with so many arguments.
+
+    Raises:
+        InputError: it cannot.
+    """
+    try:
+        signature = inspect.signature(f)
+    except (TypeError, ValueError):
+        return  # a function of C does not say what it takes
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        raise InputError(f"{name} takes {signature}; it must take ({', '.join(arguments)}).") from None
 
 
 class BlackBox:

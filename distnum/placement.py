@@ -10,18 +10,24 @@ from time import perf_counter
 
 import numpy as np
 
+from distnum.blas import single_threaded_blas
 from distnum.checkpoints import State
 from distnum.errors import TrainingError
 from distnum.jobs import Job
 from distnum.loop import run_steps
-from distnum.pools import Pool, RayPool, SerialPool, single_threaded_blas
+from distnum.pools import Pool, RayPool, SerialPool
 
 __all__ = ["best_layout", "estimate_gradient_s", "estimate_step_s", "open_pool"]
 
-# Measured: what one more worker adds to a step, and what a step costs beside computing.
-_CALL_S = 0.0015
-# What one more thread of a worker costs in a step.
+# Measured (benchmarks.overhead, benchmarks.scaling): what one more worker adds to a step, what one
+# more thread of a worker does, and what a step costs beside computing.
+_CALL_S = 0.0025
 _THREAD_S = 0.0015
+# The share of a network's gradient that every worker computes for itself, and that one thread does.
+_REPEATED, _SERIAL = 0.15, 0.05
+# More workers or threads must make a step so many times as short, or they are not taken: cores
+# are seldom free, and what is not taken disturbs nobody.
+_WORTH = 1.2
 _ROUND_TRIP_S = 0.004
 _ESTIMATE_FOR_S = 0.1
 _TRIAL_STEPS = 8
@@ -59,7 +65,9 @@ def estimate_gradient_s(job: Job) -> float:
 def best_layout(
     gradient_s: float, n_cpus: int, n_nodes: int = 1, n_threads: int | None = None, threads_pay: bool = True
 ) -> tuple[int, int]:
-    """How many workers, and threads of each, make the shortest step: computing is shared, calls add up.
+    """How many workers, and threads of each, make a step short: computing is shared, calls add up.
+
+    Among the layouts that come near the shortest step the one with the fewest threads in all.
 
     Args:
         gradient_s: what a gradient costs on one core.
@@ -76,9 +84,13 @@ def best_layout(
 
     def step_s(layout: tuple[int, int]) -> float:
         k, t = layout
-        return gradient_s / (k * t) + _CALL_S * k + _THREAD_S * (t - 1)
+        repeated, serial = (_REPEATED, _SERIAL) if threads_pay else (0, 0)
+        compute_s = gradient_s * (repeated + (1 - repeated) / k) * (serial + (1 - serial) / t)
+        return compute_s + _CALL_S * k + _THREAD_S * (t - 1)
 
-    return min(candidates, key=step_s)
+    shortest_s = min(map(step_s, candidates))
+    good = [layout for layout in candidates if step_s(layout) <= _WORTH * shortest_s]
+    return min(good, key=lambda layout: (layout[0] * layout[1], step_s(layout)))
 
 
 def estimate_step_s(job: Job, pool: Pool, state: State, gradient_s: float) -> float:

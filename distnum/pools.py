@@ -13,7 +13,6 @@ import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -22,12 +21,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from distnum.blas import single_threaded_blas
 from distnum.errors import InputError, TrainingError
 from distnum.objectives import Objective
 from distnum.plan import Shard, shard_size
 from distnum.ray_session import first_line, ray_session
 
-__all__ = ["GradSlice", "Pool", "RayPool", "SerialPool", "Worker", "single_threaded_blas"]
+__all__ = ["GradSlice", "Pool", "RayPool", "SerialPool", "Worker"]
 
 Array = NDArray[np.floating]
 BatchAt = Callable[[int], Any]
@@ -348,16 +348,3 @@ def _cause(error: Exception) -> BaseException:
     """What a worker raised, as it was raised there."""
     cause = getattr(error, "cause", None)
     return cause if isinstance(cause, BaseException) else error
-
-
-@cache
-def _thread_controller() -> Any:
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()
-
-
-def single_threaded_blas() -> contextlib.AbstractContextManager[Any]:
-    """One thread for NumPy's matrix products: their rounding must not depend on the machine's cores."""
-    manager: contextlib.AbstractContextManager[Any] = _thread_controller().limit(limits=1, user_api="blas")
-    return manager

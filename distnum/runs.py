@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distnum import __version__
+from distnum.blas import blas_name
 from distnum.checkpoints import CheckpointError, State, checkpoint_bytes, read_checkpoint, write_whole
 from distnum.config import Config, read_toml, write_toml
 from distnum.errors import InputError, TrainingError
@@ -373,8 +374,9 @@ def version_facts() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"distnum": __version__, "python": platform.python_version(), "numpy": np.__version__}
-    with contextlib.suppress(PackageNotFoundError):
-        found["ray"] = version("ray")
+    for package in ("numba", "ray"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
     return found
 
 
@@ -384,6 +386,7 @@ def machine_facts() -> dict[str, Any]:
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
         names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
         facts["cpu"] = names[0] if names else platform.processor()
+    facts["blas"] = blas_name()
     return facts
 
 

@@ -24,6 +24,7 @@ from distnum.objectives import LossFunction, Params
 from distnum.placement import estimate_gradient_s, estimate_step_s, open_pool
 from distnum.pools import Pool
 from distnum.runs import RunFolder, config_of, machine_facts, version_facts
+from distnum.watch import Watch
 
 __all__ = ["TrainResult", "steps", "train"]
 
@@ -127,6 +128,7 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     config: Config | None = None,
+    progress: bool = False,
     on_prepared: Callable[[Job, int], None] | None = None,
     on_start: Callable[[Pool, float], None] | None = None,
     on_step: Callable[[Step, dict[str, Any]], bool | None] | None = None,
@@ -139,10 +141,14 @@ def train(
             network's loss. Without a function a network is trained.
         params: where a function's training begins: an array, or a dict of arrays.
         data: for a network a name or path as in ``distnum train --data``, a ``Dataset``, or
-            ``(x_train, y_train, x_test, y_test)``. For a function see ``black_box_job``.
+            ``(x_train, y_train, x_test, y_test)``. For a function an array or a tuple of arrays
+            of one length (a batch is ``batch_size`` random rows of each), a ``Dataset`` (a batch
+            is ``(x, y)``), a function from the step, counted from 1, to its batch, or None (the
+            batch is None).
         out: a folder to keep the run in; None keeps nothing on disk.
         resume: continue the run in ``out`` from its newest checkpoint.
         config: a configuration to begin with instead of the defaults.
+        progress: show on the error stream what ``distnum train`` shows.
         on_prepared: called before the workers start, with the job and the steps done before.
         on_start: called before the first step, with the pool and the seconds that a step is
             estimated to take.
@@ -158,8 +164,30 @@ def train(
         InputError: something given cannot be used.
         TrainingError: the loss or the gradient is not finite, or the workers are lost.
         KeyboardInterrupt: as it came; the run has then been saved in ``out``.
+
+    >>> result = train(hidden=20, steps=100, workers=0)
+    >>> result.test_accuracy > 0.7
+    True
+    >>> train(lambda w, batch: float(np.sum((w - 3) ** 2)), np.zeros(2), steps=100, workers=0).params.round(3)
+    array([3., 3.])
     """
     began = perf_counter()
+    watch = Watch(Path(out) if out is not None else None, quiet=not progress)
+
+    def prepared(job: Job, done: int) -> None:
+        watch.prepared(job, done)
+        if on_prepared is not None:
+            on_prepared(job, done)
+
+    def started(pool: Pool, step_s: float) -> None:
+        watch.started(pool, step_s)
+        if on_start is not None:
+            on_start(pool, step_s)
+
+    def stepped(step: Step, row: dict[str, Any]) -> bool | None:
+        watch.stepped(step, row)
+        return on_step(step, row) if on_step is not None else None
+
     run: RunFolder | None = None
     if resume:
         if out is None:
@@ -174,14 +202,15 @@ def train(
             state = job.initial
             if out is not None:
                 run = RunFolder.create(Path(out), job.folder_config())
-        if on_prepared is not None:
-            on_prepared(job, state.step)
-        return _train(job, run, state, resume, new_config, began, on_start, on_step)
+        prepared(job, state.step)
+        estimated = started if progress or on_start is not None else None
+        return _train(job, run, state, resume, new_config, began, estimated, stepped)
     except Exception:
         if run is not None:
             run.discard()  # unless it has been begun
         raise
     finally:
+        watch.close()
         if run is not None:
             run.close()
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from distnum.blas import single_threaded_blas
 from distnum.errors import InputError
 from distnum.networks import Network
 from distnum.objectives import BlackBox, Layout
-from distnum.pools import single_threaded_blas
 from distnum.propagation import Propagation
 
 __all__ = ["TwoLayerNet"]

@@ -40,12 +40,12 @@ class Watch:
     Its methods ``prepared``, ``started`` and ``stepped`` are what ``train`` calls.
 
     Args:
-        out: the run's folder.
+        out: the run's folder, if it has one.
         quiet: whether to say nothing.
     """
 
-    def __init__(self, out: Path, quiet: bool) -> None:
-        self._out = out
+    def __init__(self, out: Path | None, quiet: bool) -> None:
+        self._out = out if out is not None else "the run"
         self._quiet = quiet
         self._interrupted = False
         self._in_steps = False
@@ -64,17 +64,21 @@ class Watch:
         """Say what the training will cost."""
         self._job, self._done = job, done
         config, network, dataset = job.config, job.network, job.dataset
-        assert network is not None
-        assert dataset is not None
-        what = f"{dataset.n_outputs} classes" if dataset.has_labels else f"{dataset.n_outputs} targets"
+        if network is None or dataset is None:
+            self._say(f"function  of {job.objective.n_params:,} parameters, {config.dtype}")
+            h, method = "chosen for each parameter" if config.h == "auto" else f"= {config.h:g}", "the whole function"
+        else:
+            h, method = f"= {config.step_size:g}", config.method
+            what = f"{dataset.n_outputs} classes" if dataset.has_labels else f"{dataset.n_outputs} targets"
+            self._say(
+                f"network   {network}, {network.activation.name}, {config.loss}: {network.n_params:,} parameters, "
+                f"{config.dtype}"
+            )
+            self._say(
+                f"data      {dataset.name}: {len(dataset.x_train):,} to train, {len(dataset.x_test):,} to test, {what}"
+            )
         self._say(
-            f"network   {network}, {config.activation}, {config.loss}: {network.n_params:,} parameters, {config.dtype}"
-        )
-        self._say(
-            f"data      {dataset.name}: {len(dataset.x_train):,} to train, {len(dataset.x_test):,} to test, {what}"
-        )
-        self._say(
-            f"gradient  {config.scheme} differences, h = {config.step_size:g}, {config.method}: "
+            f"gradient  {config.scheme} differences, h {h}, {method}: "
             f"{job.objective.n_evaluations:,} loss evaluations a step"
         )
         if done:

@@ -98,21 +98,50 @@ def test_a_loss_that_is_not_a_number_is_refused() -> None:
 
 
 def test_a_step_that_vanishes_is_refused() -> None:
-    with pytest.raises(InputError, match=r"h is 1e-06, which vanishes beside parameter params\[1\] = 1e\+30"):
+    with pytest.raises(InputError, match=r"h is 1e-06, which vanishes beside parameter x\[1\] = 1e\+30"):
         distnum.gradient(lambda x: 0.0, np.array([1.0, 1e30]), h=1e-6)
 
 
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        (np.zeros(3, int), "dtype int64; parameters must be float32 or float64"),
+        (np.zeros(3, int), "dtype int64; it must be float32 or float64"),
         (np.array([1.0, np.nan]), "not finite"),
         ({"a": np.zeros(2), "b": np.zeros(2, np.float32)}, "mix the dtypes float32, float64"),
-        (np.zeros(0), "params is empty"),
-        ({}, "params is empty"),
-        ("text", "parameters must be"),
+        (np.zeros(0), "x is empty"),
+        ({}, "x is empty"),
+        ("text", "it must be float32 or float64"),
     ],
 )
 def test_parameters_that_cannot_be_used(params: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         distnum.gradient(lambda x: 0.0, params)
+
+
+@pytest.mark.parametrize("f", [lambda: 0.0, lambda x, y: 0.0])
+def test_a_function_that_takes_something_else_is_refused(f: Any) -> None:
+    with pytest.raises(InputError, match=r"f takes \(.*\); it must take \(x\)"):
+        distnum.gradient(f, np.zeros(2))
+    with pytest.raises(InputError, match=r"loss takes .*; it must take \(params, batch\)"):
+        distnum.train(lambda params: 0.0, np.zeros(2), workers=0)
+
+
+def _product(x: Any) -> float:
+    return float(x["a"][0] * x["b"][1] + np.sin(x["a"][1]))
+
+
+def _its_gradient(x: Any) -> Any:
+    return {"a": np.array([x["b"][1], np.cos(x["a"][1])]), "b": np.array([0.0, x["a"][0]])}
+
+
+def test_a_right_gradient_passes_the_check_and_a_wrong_one_is_named() -> None:
+    x = {"a": np.array([2.0, 0.3]), "b": np.array([-1.0, 5.0])}
+    assert distnum.check_gradient(_product, _its_gradient, x).error < 1e-10
+    wrong = _its_gradient(x)
+    wrong["a"][1] *= 1.01
+    found = distnum.check_gradient(_product, wrong, x)
+    assert found.worst == "a[1]"
+    assert found.given == pytest.approx(1.01 * found.numerical)
+    assert 1e-4 < found.error < 1e-2
+    with pytest.raises(InputError, match=r"grad has shape \(2,\), but x has arrays a \(2,\), b \(2,\)"):
+        distnum.check_gradient(_product, np.zeros(2), x)
