@@ -381,9 +381,35 @@ def test_an_activation_of_the_users_own_is_trained_kept_and_continued(tmp_path: 
     other = distnum.train(**{**SMALL, "activation": vectorised})
     np.testing.assert_allclose(undisturbed.params, other.params, rtol=1e-6, atol=1e-9)
     distnum.train(**options, out=out, on_step=lambda step, row: step.step == 4)
-    with pytest.raises(
-        InputError, match=r"activation is 'custom:_wave', a function of the user's; give it from Python"
-    ):
+    with pytest.raises(InputError, match=r"activation is 'custom:_wave', a function of the user's; only Python can"):
         distnum.train(out=out, resume=True)
     resumed = distnum.train(out=out, resume=True, activation=scalar)
     assert resumed.params_sha256 == undisturbed.params_sha256
+    with pytest.raises(InputError, match="only Python can give it"):
+        distnum.load(out)
+    with pytest.raises(InputError, match=r"activation is tanh, but .* was trained with custom:_wave"):
+        distnum.load(out, activation=distnum.Network((2, 2), "tanh").activation)
+    x = distnum.load_data().x_test[:50]
+    np.testing.assert_array_equal(distnum.load(out, activation=scalar).predict(x), undisturbed.predict(x))
+
+
+# --- what is said of it -----------------------------------------------------------------------
+
+
+def test_progress_shows_what_the_command_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    distnum.train(**SMALL, progress=True)
+    said = capsys.readouterr().err
+    for word in ("network   784-", "gradient  central", "workers   this process", "estimate", "step "):
+        assert word in said
+    distnum.train(lambda w, batch: float(w @ w), np.ones(3), steps=2, workers=0, progress=True)
+    assert "function  of 3 parameters" in capsys.readouterr().err
+    distnum.train(**SMALL)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("activation", ["step", "sign", "quantize:4"])
+def test_a_step_too_short_for_jumps_is_remarked_on(activation: str, caplog: pytest.LogCaptureFixture) -> None:
+    distnum.train(**{**SMALL, "activation": activation, "h": 0.1, "steps": 1})
+    assert not caplog.records
+    distnum.train(**{**SMALL, "activation": activation, "steps": 1})
+    assert "a step near 0.1 sees more of the loss" in caplog.text
