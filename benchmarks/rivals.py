@@ -134,10 +134,7 @@ def _black_box_on_ray(setting: _Setting) -> Iterator[Gradient]:
 
         def gradient() -> Array:
             shards = make_shards(objective.at(params, None).costs, pool.n_workers)
-            grad = np.empty_like(params)
-            for shard, found in zip(shards, pool.grad_slices(1, params, shards), strict=True):
-                assemble(grad, objective.tiles, shard, found.values)
-            return grad
+            return assemble(objective.tiles, shards, [one.values for one in pool.grad_slices(1, params, shards)])
 
         yield gradient
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from distnum.errors import InputError
 from distnum.objectives import BlackBox, Layout, check_takes
@@ -56,12 +55,10 @@ def gradient(
         pool = SerialPool(objective, _no_batch)
     else:
         pool = RayPool(objective, _no_batch, workers, address=address, dtype=flat.dtype)
-    grad: NDArray[np.floating] = np.empty_like(flat)
     with pool:
         shards = make_shards(objective.expected_costs(None), pool.n_workers)
-        for shard, grad_slice in zip(shards, pool.grad_slices(1, flat, shards), strict=True):
-            assemble(grad, objective.tiles, shard, grad_slice.values)
-    return layout.view(grad)
+        found = [grad_slice.values for grad_slice in pool.grad_slices(1, flat, shards)]
+        return layout.view(assemble(objective.tiles, shards, found))
 
 
 @dataclass(frozen=True)

@@ -283,7 +283,7 @@ def outputs_kernel(kind: str | Callable[[float], float]) -> Kernel:
     Returns:
         a function as that of ``bent_kernel``, with ``data (n_examples, 3, width)`` and, at
         the end, the probabilities ``p (n_examples, n_outputs)`` and the directions
-        ``v (1 or n_examples, n_units, n_outputs)``.
+        ``v (1 or n_examples, n_outputs, n_units)``.
     """
     number = KINDS[kind] if isinstance(kind, str) else USER
 
@@ -317,15 +317,15 @@ def outputs_kernel(kind: str | Callable[[float], float]) -> Kernel:
                     e1, e2 = _shared(number, d1), _shared(number, d2)
                     for j in range(counts[example]):
                         unit = units[example, j]
-                        if unit >= directions.shape[0]:  # a filler
+                        if unit >= directions.shape[1]:  # a filler
                             continue
                         k0, k1 = c[1, j], c[2, j]
                         t1 = _move(number, 0, k0, k1, d1, e1, dtype)
                         t2 = _move(number, 0, k0, k1, d2, e2, dtype)
                         u1, u2 = zero, zero
                         for k in range(len(probabilities)):
-                            u1 += probabilities[k] * expm1(t1 * directions[unit, k])
-                            u2 += probabilities[k] * expm1(t2 * directions[unit, k])
+                            u1 += probabilities[k] * expm1(t1 * directions[k, unit])
+                            u2 += probabilities[k] * expm1(t2 * directions[k, unit])
                         sums[unit] += weights[pair] * (log1p(u1) - log1p(u2) - (t1 - t2) * c[0, j])
 
     return Kernel(kernel) if number != USER else _with_users_move(kernel, kind)
@@ -494,8 +494,8 @@ def _sparse_product(x: Any, weights: Any, biases: Any, product: Any) -> None:
             n += x[example, i] != zero
         counts[example] = n
     # Some units at a time, whose weights stay in a core's second-level cache for all examples.
-    for start in range(0, n_out, 256):
-        stop = min(start + 256, n_out)
+    for start in range(0, n_out, 512):
+        stop = min(start + 512, n_out)
         for example in range(len(x)):
             z, a = x[example], product[example, start:stop]
             a[:] = biases[start:stop]

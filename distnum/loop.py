@@ -81,9 +81,7 @@ def run_steps(job: Job, pool: Pool, state: State) -> Iterator[Step]:
         plan_next = partial(planner.plan, min(number + 1, config.steps))
         with single_threaded_blas():
             slices = pool.grad_slices(number, state.params, shards, plan_next)
-            grad = np.empty_like(state.params)
-            for shard, grad_slice in zip(shards, slices, strict=True):
-                assemble(grad, objective.tiles, shard, grad_slice.values)
+            grad = assemble(objective.tiles, shards, [one.values for one in slices], objective.order)
             planner.costs = slices[0].costs
             gathered = perf_counter()
 
@@ -128,7 +126,7 @@ class _Planner:
             self.shards = [np.arange(len(objective.tiles) - 1)]
         else:
             costs = objective.expected_costs(self._job.batch_at(number), self.costs)
-            self.shards = make_shards(costs, self._n_workers)
+            self.shards = make_shards(costs, self._n_workers, objective.groups)
 
 
 def _check_finite(job: Job, number: int, loss: float, grad: Array) -> None:

@@ -79,8 +79,8 @@ class LossPoint(Protocol):
 
         Args:
             examples: which examples will be asked for.
-            v: the directions, shape ``(n_units, n_outputs)`` if they are the same for all
-                examples, else ``(n_examples in the slice, n_units, n_outputs)``.
+            v: the directions, shape ``(n_outputs, n_units)`` if they are the same for all
+                examples, else ``(n_examples in the slice, n_outputs, n_units)``.
             n_terms: how many coefficients to give.
 
         Returns:
@@ -163,14 +163,13 @@ class _CrossEntropyPoint:
     def series(self, examples: slice, v: Array, n_terms: int) -> tuple[Array, Array]:
         # sum_c p_c expm1(t v_c) = sum_k t^k m_k, where m_k = sum_c p_c v_c^k / k!
         p, labels = self.p[examples], self.labels[examples]
-        powers = np.empty((n_terms, *v.shape), p.dtype)
+        moments = np.empty((len(p), n_terms, v.shape[-1]), p.dtype)
+        power = v
         for k in range(n_terms):
-            np.divide(v if k == 0 else powers[k - 1] * v, p.dtype.type(k + 1), out=powers[k])
-        if v.ndim == 2:
-            moments = (p @ powers.reshape(-1, v.shape[1]).T).reshape(len(p), n_terms, len(v))
-            return moments, np.ascontiguousarray(v.T)[labels]
-        moments = (powers @ p[:, :, None])[:, :, :, 0].swapaxes(0, 1)
-        return moments, v[np.arange(len(labels)), :, labels]
+            if k:
+                power = power * v / p.dtype.type(k + 1)
+            moments[:, k] = p @ power if v.ndim == 2 else (p[:, None] @ power)[:, 0]
+        return moments, v[labels] if v.ndim == 2 else v[np.arange(len(labels)), labels]
 
 
 class MeanSquaredError:
@@ -214,12 +213,9 @@ class _MeanSquaredErrorPoint:
     def series(self, examples: slice, v: Array, n_terms: int) -> tuple[Array, Array]:
         residual = self.residual[examples]
         n_outputs = residual.dtype.type(residual.shape[1])
-        if v.ndim == 2:
-            linear = 2 * (residual @ v.T) / n_outputs
-        else:
-            linear = 2 * (v @ residual[:, :, None])[:, :, 0] / n_outputs
+        linear = 2 * (residual @ v if v.ndim == 2 else (residual[:, None] @ v)[:, 0]) / n_outputs
         coefficients = np.zeros((len(linear), n_terms, linear.shape[1]), residual.dtype)
-        coefficients[:, 0], coefficients[:, 1] = linear, (v * v).sum(axis=-1) / n_outputs
+        coefficients[:, 0], coefficients[:, 1] = linear, (v * v).sum(axis=-2) / n_outputs
         return coefficients, np.zeros_like(linear)
 
 

@@ -89,9 +89,8 @@ class BasePoint:
         """After a layer; the last one's outputs are taken as they are."""
         return _OUTPUT if number == self.last else self.network.activation
 
-    def blocks(self, number: int) -> Iterator[slice]:
-        """Ranges of examples whose units fit into the memory and the cache."""
-        n_units = self.network.sizes[number + 1]
+    def blocks(self, number: int, n_units: int) -> Iterator[slice]:
+        """Ranges of examples for which so many units of a layer fit into the memory and the cache."""
         per_example = 12 * n_units
         if number < self.last - 1:
             per_example += max(self.network.sizes[number + 1 :]) * self.network.n_outputs
@@ -102,12 +101,12 @@ class BasePoint:
 
 
 class Moves:
-    """How the units of layer ``number`` move the loss of the examples in ``block``."""
+    """How some units of layer ``number`` move the loss of the examples in ``block``."""
 
-    def __init__(self, at: BasePoint, number: int, block: slice) -> None:
-        self._at, self._number, self._block = at, number, block
+    def __init__(self, at: BasePoint, number: int, units: slice, block: slice) -> None:
+        self._at, self._number, self._units, self._block = at, number, units, block
         self._activation = at.activation(number)
-        a = at.preactivations[number][block]
+        a = at.preactivations[number][block, units]
         self._a = a
         # No pre-activation of the example is shifted further.
         reach = at.scheme.reach * at.h * at.farthest_inputs[number][block][:, None]
@@ -135,7 +134,9 @@ class Moves:
         self._one_by_one = (self._by_numpy | self._pushed).any(axis=1)
 
     def _farthest_change(self, a: Array, reach: Array) -> Array:
-        """The largest change of units that are not straight."""
+        """The largest change of units that are not straight, or a bound of it."""
+        if np.isfinite(self._activation.steepest) and not self._activation.piecewise_linear:
+            return np.broadcast_to(self._activation.steepest * reach, a.shape)  # a bound serves as well
         if not self._activation.monotone:
             return np.full_like(a, np.inf)
         change = self._activation.change
@@ -153,20 +154,28 @@ class Moves:
 
     @cached_property
     def _directions(self) -> Array:
-        """How the outputs move with each unit: ``(n_units, n_outputs)``, or ``(n_examples, n_units, n_outputs)``."""
+        """How the outputs move with each unit: ``(n_outputs, n_units)``, or ``(n_examples, n_outputs, n_units)``."""
         at, number = self._at, self._number
         if number == at.last:
-            return np.eye(at.network.n_outputs, dtype=at.dtype)
-        response = at.weights[at.last]
+            return np.eye(at.network.n_outputs, dtype=at.dtype)[:, self._units]
+        response = np.ascontiguousarray(self._into(at.last).T)
         for later in range(at.last - 1, number, -1):
             slope = at.network.activation.slope(at.preactivations[later][self._block])
-            response = at.weights[later] @ (slope[:, :, None] * response)
+            response = slope[:, None] * response
+            n_examples, n_outputs, n_units = response.shape
+            # One product for all examples and outputs.
+            response = (response.reshape(-1, n_units) @ self._into(later).T).reshape(n_examples, n_outputs, -1)
         return response
+
+    def _into(self, number: int) -> Array:
+        """Weights of a later layer, of its inputs that depend on the units: of the next one those of the units."""
+        weights = self._at.weights[number]
+        return weights[self._units] if number == self._number + 1 else weights
 
     @cached_property
     def _farthest_output(self) -> Array:
         """The largest direction of each unit, by size: ``(n_units,)`` or ``(n_examples, n_units)``."""
-        return np.asarray(np.abs(self._directions).max(axis=-1))
+        return np.asarray(np.abs(self._directions).max(axis=-2))
 
     def _later_units_stay_straight(self, t_max: Array) -> Mask:
         """Whether all later units stay on their straight lines when one unit moves by ``t_max``.
@@ -178,7 +187,7 @@ class Moves:
         activation = at.network.activation
         straight = np.ones(t_max.shape, np.bool_)
         finite = np.where(np.isfinite(t_max), t_max, np.finfo(t_max.dtype).max ** 0.5)
-        bound = finite.max(axis=1, keepdims=True) * at.weight_sizes[number + 1].max(axis=0)
+        bound = finite.max(axis=1, keepdims=True) * at.weight_sizes[number + 1][self._units].max(axis=0)
         slopes: list[Array] = []
         for later in range(number + 1, at.last):
             a = at.preactivations[later][self._block]
@@ -186,10 +195,10 @@ class Moves:
             distance = activation.kink_distance(a) * a.dtype.type(1 - 1e-5)
             for example in np.flatnonzero((bound >= distance).any(axis=1)):
                 near = np.flatnonzero(bound[example] >= distance[example])
-                response = at.weights[later][:, near]
+                response = self._into(later)[:, near]
                 for between in range(later - 1, number, -1):
                     slope = slopes[between - number - 1][example]
-                    response = at.weights[between] @ (slope[:, None] * response)
+                    response = self._into(between) @ (slope[:, None] * response)
                 shift = finite[example][:, None] * np.abs(response)
                 straight[example] &= (shift < distance[example][near]).all(axis=1)
             slopes.append(activation.slope(a))
@@ -261,9 +270,11 @@ class Moves:
             for layer in range(number + 1, at.last)
         ]
         layers = at.network.layers[number + 1 :]
+        starts = [layer.start for layer in layers]
+        starts[0] += self._units.start * layers[0].n_out
         more = (
             at.params,
-            np.array([layer.start for layer in layers]),
+            np.array(starts),
             np.array([layer.n_out for layer in layers]),
             np.concatenate(later, axis=2),
             at.loss.factors[here][examples],
@@ -276,7 +287,7 @@ class Moves:
         at, steepest = self._at, self._activation.steepest
         if not np.isfinite(steepest):
             return np.inf, np.inf
-        bound = t_max * at.weight_sizes[self._number + 1].max(axis=0)
+        bound = t_max * at.weight_sizes[self._number + 1][self._units].max(axis=0)
         farthest = self._farthest
         for later in range(self._number + 2, at.last + 1):
             farthest = max(farthest, float(bound.max()))
@@ -324,7 +335,7 @@ class Moves:
     def _along(self, example: int, units: NDArray[np.intp], t: Array) -> Array:
         """Change of an example's loss when units that it follows in proportion move by ``t``, ``(n_units, n_t)``."""
         directions = self._directions if self._directions.ndim == 2 else self._directions[example]
-        delta = t[:, :, None] * directions[units][:, None, :]
+        delta = t[:, :, None] * directions[:, units].T[:, None, :]
         changes = self._at.loss.change(self._block.start + example, delta.reshape(-1, delta.shape[2]))
         return changes.reshape(t.shape)
 
@@ -340,7 +351,7 @@ class Moves:
             unit, point = unit_of[start : start + size], point_of[start : start + size]
             padded = -(-len(unit) // _PUSH_ROWS) * _PUSH_ROWS
             change = np.zeros((padded, sizes[number + 2]), at.dtype)
-            change[: len(unit)] = t[unit, point][:, None] * at.weights[number + 1][units[unit]]
+            change[: len(unit)] = t[unit, point][:, None] * self._into(number + 1)[units[unit]]
             for later in range(number + 2, at.last + 1):
                 a = at.preactivations[later - 1][example]
                 change = at.network.activation.change(a, change)

@@ -63,7 +63,17 @@ class Objective(Protocol):
 
     @property
     def tiles(self) -> Tiles:
-        """Boundaries of the tiles in the flat array, shape ``(n_tiles + 1,)``."""
+        """Boundaries of the tiles in ``order``, shape ``(n_tiles + 1,)``."""
+        ...
+
+    @property
+    def order(self) -> NDArray[np.int64] | None:
+        """The parameter indices in the order of the tiles, shape ``(n_params,)``; None if it is their own."""
+        ...
+
+    @property
+    def groups(self) -> NDArray[np.int64] | None:
+        """The group that each tile is in, ascending, shape ``(n_tiles,)``; None if all are in one."""
         ...
 
     @property
@@ -194,6 +204,8 @@ class BlackBox:
     """
 
     thread_safe = False
+    order = None
+    groups = None
 
     def __init__(
         self,

@@ -1,15 +1,17 @@
 """The plan of a step: tiles of parameter indices, and a shard of tiles for each worker.
 
-A *tile* is a fixed range of parameter indices. Its boundaries depend on the objective
-alone, so a tile's slice of the gradient is the same bits wherever it is computed. A
-*shard* is the set of tiles one worker gets for one step. Gathering puts slices side by
-side and never adds them, so no order of summation depends on the workers.
+A *tile* is a fixed set of parameter indices, a range of them in the objective's own order. It
+depends on the objective alone, so a tile's slice of the gradient is the same bits wherever it
+is computed. Tiles for which a worker prepares the same things form a *group*. A *shard* is the
+set of tiles one worker gets for one step. Gathering puts slices side by side and never adds
+them, so no order of summation depends on the workers.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 __all__ = ["Shard", "Tiles", "assemble", "balance", "even_tiles", "indices_of", "make_shards", "shard_size"]
 
 Tiles: TypeAlias = NDArray[np.int64]
-"""Boundaries: tile ``t`` is the indices ``tiles[t]`` to ``tiles[t + 1]``; shape ``(n_tiles + 1,)``."""
+"""Boundaries: tile ``t`` is the places ``tiles[t]`` to ``tiles[t + 1]`` in the order; shape ``(n_tiles + 1,)``."""
 
 Shard: TypeAlias = NDArray[np.int64]
 """Numbers of tiles, ascending."""
@@ -30,30 +32,48 @@ def even_tiles(n_items: int, n_tiles: int) -> Tiles:
     return np.linspace(0, n_items, n_tiles + 1).round().astype(np.int64)
 
 
-def make_shards(costs: NDArray[np.floating], n_shards: int) -> list[Shard]:
-    """Give every tile to one of ``n_shards`` shards, so that their costs are nearly equal.
+def make_shards(costs: NDArray[np.floating], n_shards: int, groups: NDArray[np.integer] | None = None) -> list[Shard]:
+    """Give every tile to one of ``n_shards`` shards, so that their costs are nearly equal and groups stay together.
 
-    The costliest tile goes first, each to the shard that has least so far (R. Graham,
-    "Bounds on multiprocessing timing anomalies", 1969: at most a third above the best).
+    The groups lie side by side in one row, as long as they cost, which is cut into equal pieces,
+    one for each shard. The tiles of a group go to the shards whose pieces it overlaps: the
+    costliest tile first, each to the shard whose piece has most room left (for one group: R.
+    Graham, "Bounds on multiprocessing timing anomalies", 1969: at most a third above the best).
     Ties go by number, so the result is a pure function of the arguments.
 
     Args:
         costs: of the tiles, shape ``(n_tiles,)``, any unit, not negative.
         n_shards: how many to make; some may be left empty.
+        groups: the number of the group that each tile is in, ascending; by default all are in one.
 
     Returns:
         the shards; every tile is in exactly one.
 
     >>> [shard.tolist() for shard in make_shards(np.array([5.0, 1, 1, 2]), 2)]
     [[0], [1, 2, 3]]
+    >>> [shard.tolist() for shard in make_shards(np.ones(4), 2, np.array([0, 0, 1, 1]))]
+    [[0, 1], [2, 3]]
     """
+    groups = np.zeros(len(costs), np.int64) if groups is None else groups
+    bounds = [*np.flatnonzero(np.diff(groups, prepend=-1)).tolist(), len(costs)]
+    piece = float(costs.sum()) / n_shards
     chosen: list[list[int]] = [[] for _ in range(n_shards)]
-    loads = [(0.0, 0, shard) for shard in range(n_shards)]
-    for tile in np.argsort(-costs, kind="stable").tolist():
-        load, n_tiles, shard = loads[0]
-        chosen[shard].append(tile)
-        # Among equal loads the one with fewest tiles, so that tiles that cost nothing spread too.
-        heapq.heapreplace(loads, (load + float(costs[tile]), n_tiles + 1, shard))
+    room = [0.0] * n_shards
+    reached = 0.0
+    for start, stop in pairwise(bounds):
+        begin, reached = reached, reached + float(costs[start:stop].sum())
+        first = min(int(begin / piece), n_shards - 1) if piece else 0
+        last = min(int(reached / piece), n_shards - 1) if piece else n_shards - 1
+        for shard in range(first, last + 1):
+            room[shard] += max(0.0, min(reached, (shard + 1) * piece) - max(begin, shard * piece))
+        # Among equal ones the shard with fewest tiles, so that tiles that cost nothing spread too.
+        heap = [(-room[shard], len(chosen[shard]), shard) for shard in range(first, last + 1)]
+        heapq.heapify(heap)
+        for tile in (start + np.argsort(-costs[start:stop], kind="stable")).tolist():
+            _, n_tiles, shard = heap[0]
+            chosen[shard].append(tile)
+            room[shard] -= float(costs[tile])
+            heapq.heapreplace(heap, (-room[shard], n_tiles + 1, shard))
     return [np.array(sorted(tiles), dtype=np.int64) for tiles in chosen]
 
 
@@ -70,7 +90,7 @@ def shard_size(tiles: Tiles, shard: Shard) -> int:
 
 
 def indices_of(tiles: Tiles, shard: Shard) -> NDArray[np.int64]:
-    """The indices in a shard, its tiles one after the other.
+    """The places in the order that a shard has, its tiles one after the other.
 
     >>> indices_of(np.array([0, 3, 5, 9]), np.array([0, 2])).tolist()
     [0, 1, 2, 5, 6, 7, 8]
@@ -80,11 +100,30 @@ def indices_of(tiles: Tiles, shard: Shard) -> NDArray[np.int64]:
     return np.arange(sizes.sum()) + np.repeat(tiles[shard] - before, sizes)
 
 
-def assemble(gradient: NDArray[np.floating], tiles: Tiles, shard: Shard, grad_slice: NDArray[np.floating]) -> None:
-    """Put a shard's slice, its tiles one after the other, into the whole gradient."""
-    if grad_slice.shape != (shard_size(tiles, shard),):
-        raise ValueError(f"slice has shape {grad_slice.shape}; its shard has {shard_size(tiles, shard)} indices")
-    if len(shard) == len(tiles) - 1:
-        gradient[:] = grad_slice
-    else:
-        gradient[indices_of(tiles, shard)] = grad_slice
+def assemble(
+    tiles: Tiles,
+    shards: Sequence[Shard],
+    grad_slices: Sequence[NDArray[np.floating]],
+    order: NDArray[np.integer] | None = None,
+) -> NDArray[np.floating]:
+    """The whole gradient, shape ``(n_params,)``, from the slices of the shards, their tiles one after the other.
+
+    Args:
+        tiles: boundaries.
+        shards: with every tile in one of them.
+        grad_slices: of the shards.
+        order: the parameter indices in the order of the tiles; None if it is their own.
+    """
+    gradient = np.empty(int(tiles[-1]), grad_slices[0].dtype)
+    for shard, grad_slice in zip(shards, grad_slices, strict=True):
+        if grad_slice.shape != (shard_size(tiles, shard),):
+            raise ValueError(f"slice has shape {grad_slice.shape}; its shard has {shard_size(tiles, shard)} indices")
+        if len(shard) == len(tiles) - 1:
+            gradient[:] = grad_slice
+        else:
+            gradient[indices_of(tiles, shard)] = grad_slice
+    if order is None:
+        return gradient
+    reordered = np.empty_like(gradient)
+    reordered[order] = gradient
+    return reordered

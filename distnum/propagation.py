@@ -28,15 +28,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache, cached_property, partial
+from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distnum.moves import BasePoint, Moves, n_columns
-from distnum.networks import Layer, Network
-from distnum.plan import Shard, even_tiles, indices_of
+from distnum.networks import Network
+from distnum.plan import Shard, Tiles, even_tiles, indices_of
 from distnum.schemes import get_scheme
 
 __all__ = ["Propagation", "PropagationPoint"]
@@ -45,14 +47,38 @@ Array = NDArray[np.floating]
 T = TypeVar("T")
 R = TypeVar("R")
 
-# Tiles a layer is cut into at most: enough for hundreds of workers to be kept evenly busy.
+# Tiles a layer is cut into: enough for hundreds of workers to be kept evenly busy.
 _TILES_PER_LAYER = 400
+# Units in a group at most: what is prepared for them is shared by workers in so small portions,
+# and a loop over them is still long.
+_GROUP_UNITS = 128
 # Examples of a forward pass that one thread makes.
 _FORWARD_EXAMPLES = 128
 # Share of nonzero inputs up to which passing over the zeros is faster than a dense product.
 _SPARSE = 0.3
 # Moves (example, input, unit) that a thread is worth being woken for.
 _THREAD_MOVES = 100_000
+
+
+@dataclass(frozen=True)
+class UnitGroup:
+    """Some units of a layer, and its rows cut into tiles.
+
+    Attributes:
+        number: of the layer.
+        units: of the layer.
+        rows: boundaries of the tiles in the layer's rows, shape ``(n_tiles + 1,)``.
+        first_tile: the number of the first of them.
+    """
+
+    number: int
+    units: slice
+    rows: Tiles
+    first_tile: int
+
+    @property
+    def n_units(self) -> int:
+        return int(self.units.stop - self.units.start)
 
 
 class Propagation:
@@ -79,37 +105,50 @@ class Propagation:
         return self.n_params * len(self.scheme.offsets)
 
     @cached_property
-    def tiles(self) -> NDArray[np.int64]:
-        """Boundaries of the tiles: whole rows of a layer, shape ``(n_tiles + 1,)``."""
-        starts = [
-            layer.start + even_tiles(layer.n_rows, _TILES_PER_LAYER)[:-1] * layer.n_out for layer in self.network.layers
-        ]
-        return np.concatenate([*starts, np.array([self.n_params])])
+    def unit_groups(self) -> tuple[UnitGroup, ...]:
+        """Units of the layers, so many together that a worker with some of their tiles prepares just these."""
+        found: list[UnitGroup] = []
+        first_tile = 0
+        for number, layer in enumerate(self.network.layers):
+            n_groups = -(-layer.n_out // _GROUP_UNITS)
+            rows = even_tiles(layer.n_rows, -(-_TILES_PER_LAYER // n_groups))
+            for start, stop in pairwise(even_tiles(layer.n_out, n_groups).tolist()):
+                found.append(UnitGroup(number, slice(start, stop), rows, first_tile))
+                first_tile += len(rows) - 1
+        return tuple(found)
 
     @cached_property
-    def row_boundaries(self) -> NDArray[np.int64]:
-        """The tiles' boundaries in rows, counted over all layers."""
-        boundaries = []
-        first_row = 0
-        for layer in self.network.layers:
-            inside = self.tiles[(layer.start <= self.tiles) & (self.tiles < layer.stop)]
-            boundaries.append(first_row + (inside - layer.start) // layer.n_out)
-            first_row += layer.n_rows
-        return np.concatenate([*boundaries, np.array([first_row])])
+    def tiles(self) -> Tiles:
+        """Boundaries of the tiles, some rows of a layer at a group of its units each; shape ``(n_tiles + 1,)``."""
+        sizes = [np.diff(group.rows) * group.n_units for group in self.unit_groups]
+        return np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate(sizes))])
 
-    def tile_costs(self, pairs: Sequence[NDArray[np.integer] | NDArray[np.floating]]) -> NDArray[np.float64]:
+    @cached_property
+    def order(self) -> NDArray[np.int64] | None:
+        layers = self.network.layers
+        if len(self.unit_groups) == len(layers):
+            return None
+        indices = [np.arange(layer.start, layer.stop).reshape(layer.n_rows, layer.n_out) for layer in layers]
+        return np.concatenate([indices[group.number][:, group.units].ravel() for group in self.unit_groups])
+
+    @cached_property
+    def groups(self) -> NDArray[np.int64]:
+        n_tiles = [len(group.rows) - 1 for group in self.unit_groups]
+        return np.repeat(np.arange(len(n_tiles)), n_tiles)
+
+    def tile_costs(self, pairs: Sequence[NDArray[np.integer]]) -> NDArray[np.float64]:
         """Costs of the tiles, from how many examples move each row of each layer.
 
         The moves ``(example, input, unit)`` that are not zero, times the units that each has to
         be followed through.
         """
-        layers = self.network.layers
-        row_costs = [
-            n_examples * float(layer.n_out * self._units_followed(number))
-            for number, (layer, n_examples) in enumerate(zip(layers, pairs, strict=True))
-        ]
-        rows = np.concatenate([np.zeros(1), np.cumsum(np.concatenate(row_costs))])
-        return np.diff(rows[self.row_boundaries])
+        before = [np.concatenate([np.zeros(1), np.cumsum(n_examples)]) for n_examples in pairs]
+        return np.concatenate(
+            [
+                np.diff(before[group.number][group.rows]) * (group.n_units * self._units_followed(group.number))
+                for group in self.unit_groups
+            ]
+        )
 
     def _units_followed(self, number: int) -> int:
         if number == len(self.network.layers) - 1 or self.network.activation.piecewise_linear:
@@ -125,7 +164,7 @@ class Propagation:
         pairs[0][:-1] = np.count_nonzero(x, axis=0)
         costs = self.tile_costs(pairs)
         if before is not None:
-            n_first = int(np.searchsorted(self.tiles, self.network.layers[0].stop))
+            n_first = sum(len(group.rows) - 1 for group in self.unit_groups if group.number == 0)
             costs[n_first:] = before[n_first:]
         return costs
 
@@ -210,35 +249,36 @@ class PropagationPoint:
         return self._objective.tile_costs(self._pairs)
 
     def grad_slice(self, shard: Shard) -> Array:
-        """The numerical gradient at the indices of a shard, its tiles one after the other."""
-        rows = indices_of(self._objective.row_boundaries, shard)
+        """The numerical gradient at the places of a shard, its tiles one after the other."""
         slices = []
-        first_row = 0
-        for number, layer in enumerate(self._network.layers):
-            here = rows[(rows >= first_row) & (rows < first_row + layer.n_rows)]
-            if here.size:
+        for group in self._objective.unit_groups:
+            tiles = shard - group.first_tile
+            tiles = tiles[(tiles >= 0) & (tiles < len(group.rows) - 1)]
+            if tiles.size:
                 with np.errstate(over="ignore", invalid="ignore"):
-                    slices.append(self._layer_slice(number, layer, here - first_row).ravel())
-            first_row += layer.n_rows
+                    slices.append(self._group_slice(group, indices_of(group.rows, tiles)).ravel())
         if not slices:
             return np.empty(0, self._base.dtype)
         return np.concatenate(slices) / (self._base.scheme.denominator * self._base.h * self._n_examples)
 
-    def _layer_slice(self, number: int, layer: Layer, rows: NDArray[np.int64]) -> Array:
-        """Weighted changes of the loss, summed over the examples, shape ``(n_rows, n_out)``."""
-        total = np.zeros((len(rows), n_columns(layer.n_out)), self._base.dtype)
-        pairs = np.cumsum(self._pairs[number][rows])
-        n_threads = min(self._n_threads, 1 + int(pairs[-1]) * layer.n_out // _THREAD_MOVES)
+    def _group_slice(self, group: UnitGroup, rows: NDArray[np.int64]) -> Array:
+        """Weighted changes of the loss, summed over the examples, shape ``(n_rows, n_units)``."""
+        total = np.zeros((len(rows), n_columns(group.n_units)), self._base.dtype)
+        pairs = np.cumsum(self._pairs[group.number][rows])
+        n_threads = min(self._n_threads, 1 + int(pairs[-1]) * group.n_units // _THREAD_MOVES)
         cuts = np.searchsorted(pairs, pairs[-1] * np.arange(1, n_threads) / n_threads)
         parts = list(zip(np.split(rows, cuts), np.split(total, cuts), strict=True))
-        blocks = list(self._base.blocks(number))
+        blocks = list(self._base.blocks(group.number, group.n_units))
+
+        def prepared(block: slice) -> Moves:
+            return Moves(self._base, group.number, group.units, block)
+
         for start in range(0, len(blocks), n_threads):
             # First what belongs to the units, a block of examples a thread; then the rows,
             # a part of them a thread, each through the blocks in their order.
-            group = blocks[start : start + n_threads]
-            moves = _on_threads(n_threads, lambda block: Moves(self._base, number, block), group)
+            moves = _on_threads(n_threads, prepared, blocks[start : start + n_threads])
             _on_threads(n_threads, partial(_add_all, moves), parts)
-        return total[:, : layer.n_out]
+        return total[:, : group.n_units]
 
 
 def _add_all(moves: Sequence[Moves], part: tuple[NDArray[np.int64], Array]) -> None:

@@ -9,6 +9,7 @@ from distnum.blas import single_threaded_blas
 from distnum.errors import InputError
 from distnum.networks import Network
 from distnum.objectives import BlackBox, Layout
+from distnum.plan import assemble
 from distnum.propagation import Propagation
 
 __all__ = ["TwoLayerNet"]
@@ -82,7 +83,8 @@ class TwoLayerNet:
         else:
             raise InputError(f"method is {method!r}; it must be one of propagate, naive.")
         with single_threaded_blas():
-            grad = objective.at(params, batch).grad_slice(np.arange(len(objective.tiles) - 1))
+            every = np.arange(len(objective.tiles) - 1)
+            grad = assemble(objective.tiles, [every], [objective.at(params, batch).grad_slice(every)], objective.order)
         return self._network.unpack(grad)
 
     def _flat(self) -> Array:

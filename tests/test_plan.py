@@ -48,13 +48,34 @@ def test_balance_of_uneven_costs() -> None:
 def test_assembling_the_slices_gives_the_whole(n_params: int, n_tiles: int, n_shards: int) -> None:
     tiles = even_tiles(n_params, n_tiles)
     whole = np.random.default_rng(n_params).random(n_params)
-    found = np.full(n_params, np.nan)
-    for shard in make_shards(np.random.default_rng(1).random(len(tiles) - 1), n_shards):
+    shards = make_shards(np.random.default_rng(1).random(len(tiles) - 1), n_shards)
+    slices = []
+    for shard in shards:
         parts = [whole[tiles[t] : tiles[t + 1]] for t in shard.tolist()]
-        assemble(found, tiles, shard, np.concatenate([*parts, np.empty(0)]))
-    np.testing.assert_array_equal(found, whole)
+        slices.append(np.concatenate([*parts, np.empty(0)]))
+    np.testing.assert_array_equal(assemble(tiles, shards, slices), whole)
+    order = np.random.default_rng(2).permutation(n_params)
+    np.testing.assert_array_equal(assemble(tiles, shards, slices, order)[order], whole)
 
 
 def test_a_slice_of_the_wrong_size_is_refused() -> None:
     with pytest.raises(ValueError, match="slice has shape"):
-        assemble(np.zeros(4), even_tiles(4, 2), np.array([0]), np.zeros(3))
+        assemble(even_tiles(4, 2), [np.array([0])], [np.zeros(3)])
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=200), st.integers(1, 20), st.integers(1, 70))
+def test_every_tile_of_every_group_is_in_one_shard(costs: list[float], n_groups: int, n_shards: int) -> None:
+    groups = np.sort(np.random.default_rng(n_groups).integers(0, n_groups, len(costs)))
+    shards = make_shards(np.array(costs), n_shards, groups)
+    assert len(shards) == n_shards
+    assert sorted(np.concatenate(shards).tolist()) == list(range(len(costs)))
+
+
+def test_groups_stay_together_and_shards_are_balanced() -> None:
+    generator = np.random.default_rng(0)
+    costs, groups = generator.exponential(size=600), np.repeat(np.arange(6), 100)
+    for n_shards in (2, 3, 8, 16):
+        shards = make_shards(costs, n_shards, groups)
+        assert balance(costs, shards) < 1.06
+        pieces = sum(len(np.unique(groups[shard])) for shard in shards)
+        assert pieces <= 6 + n_shards - 1  # each cut of the row of groups makes one piece more

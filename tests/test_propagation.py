@@ -11,7 +11,7 @@ from distnum import Activation
 from distnum.data import batch_at, load_data
 from distnum.networks import Network
 from distnum.plan import assemble, balance, make_shards
-from distnum.propagation import Propagation
+from distnum.propagation import Propagation, PropagationPoint
 from tests.reference import (
     POINTS,
     backpropagated_gradient,
@@ -25,6 +25,10 @@ needs_extended = pytest.mark.skipif(not EXTENDED, reason="longdouble is no wider
 
 ACTIVATIONS = ["relu", "leaky_relu:0.2", "tanh", "sigmoid", "softplus", "identity", "step", "sign", "quantize:4"]
 SHAPES = [(9, 4), (9, 6, 4), (9, 6, 5, 4), (9, 5, 5, 4, 3)]
+
+
+def gradient_of(objective: Propagation, point: PropagationPoint) -> np.ndarray:
+    return assemble(objective.tiles, [all_of(objective)], [point.grad_slice(all_of(objective))], objective.order)
 
 
 def all_of(objective: Propagation) -> np.ndarray:
@@ -44,7 +48,7 @@ def test_agrees_with_the_naive_oracle(sizes: tuple[int, ...], activation: str) -
         network = Network(sizes, activation, loss)
         params, batch = network_params(network), random_batch(network, 7)
         objective = Propagation(network, scheme, h)
-        found = objective.at(params, batch).grad_slice(all_of(objective))
+        found = gradient_of(objective, objective.at(params, batch))
         expected = naive_gradient(network, params, batch, POINTS[scheme], h)
         assert relative_error(found, expected) <= 1e-9, (loss, scheme, h)
 
@@ -63,7 +67,7 @@ def test_kinks_within_the_step_are_crossed_as_they_are(activation: str) -> None:
     a = network.forward(params, batch[0]).preactivations[0][:8].diagonal()
     assert np.abs(a - (1 / 6 if activation == "quantize:4" else 0.0)).max() < 1e-4
     objective = Propagation(network, "central", 1e-4)
-    found = objective.at(params, batch).grad_slice(all_of(objective))
+    found = gradient_of(objective, objective.at(params, batch))
     expected = naive_gradient(network, params, batch, POINTS["central"], 1e-4)
     assert relative_error(found, expected) <= 1e-9
     if activation == "relu":
@@ -80,7 +84,7 @@ def test_smooth_networks_have_the_truncation_of_the_scheme_only(sizes, activatio
     expected = backpropagated_gradient(network, params, batch)
     for scheme, h, most in [("central", 1e-4, 1e-8), ("central4", 1e-3, 1e-9)]:
         objective = Propagation(network, scheme, h)
-        found = objective.at(params, batch).grad_slice(all_of(objective))
+        found = gradient_of(objective, objective.at(params, batch))
         assert relative_error(found, expected) <= most, scheme
 
 
@@ -102,7 +106,7 @@ def test_the_article_network_agrees_with_backpropagation_away_from_kinks(init_st
         ("central4", slice(None), 1e-12),
     ):
         objective = Propagation(network, scheme, 1e-4)
-        found = objective.at(params, batch).grad_slice(all_of(objective))
+        found = gradient_of(objective, objective.at(params, batch))
         assert relative_error(found[where], expected[where]) <= most
 
 
@@ -113,7 +117,7 @@ def test_float32_keeps_most_of_its_digits() -> None:
     clear = np.abs(network.forward(params, x).preactivations[0]).min(axis=1) > 2e-4
     batch = (x[clear], y[clear])
     objective = Propagation(network, "central", 1e-4)
-    found = objective.at(params, batch).grad_slice(all_of(objective))
+    found = gradient_of(objective, objective.at(params, batch))
     assert found.dtype == np.float32
     wide = (batch[0].astype(np.float64), batch[1])
     assert relative_error(found, backpropagated_gradient(network, params.astype(np.float64), wide)) <= 5e-4
@@ -123,8 +127,8 @@ def test_real_and_one_hot_targets() -> None:
     network = Network((9, 6, 4), "tanh", "mean_squared_error")
     params, (x, labels) = network_params(network), random_batch(network, 11)
     objective = Propagation(network)
-    by_labels = objective.at(params, (x, labels)).grad_slice(all_of(objective))
-    by_rows = objective.at(params, (x, np.eye(4)[labels])).grad_slice(all_of(objective))
+    by_labels = gradient_of(objective, objective.at(params, (x, labels)))
+    by_rows = gradient_of(objective, objective.at(params, (x, np.eye(4)[labels])))
     np.testing.assert_array_equal(by_labels, by_rows)
 
 
@@ -149,7 +153,7 @@ def test_activations_of_the_user(compiled: bool, hidden: tuple[int, ...], loss: 
     )
     params, batch = network_params(network), random_batch(network, 9)
     objective = Propagation(network, "central", h)
-    found = objective.at(params, batch).grad_slice(all_of(objective))
+    found = gradient_of(objective, objective.at(params, batch))
     expected = naive_gradient(oracle, params, batch, POINTS["central"], h)
     # Nothing is known of the function, so that its changes are differences of its values.
     assert relative_error(found, expected) <= 1e-10 / h
@@ -174,11 +178,11 @@ def test_bits_do_not_depend_on_the_shards(activation: str, dtype: type) -> None:
     params, batch = network_params(network, dtype=dtype), (x.astype(dtype), y)
     objective = Propagation(network, "central", 1e-2)
     point = objective.at(params, batch)
-    whole = point.grad_slice(all_of(objective))
+    whole = gradient_of(objective, point)
     for n_shards in (2, 3, 5, 7, 64):
-        grad = np.full_like(whole, np.nan)
-        for shard in make_shards(point.costs, n_shards):
-            assemble(grad, objective.tiles, shard, objective.at(params, batch).grad_slice(shard))
+        shards = make_shards(point.costs, n_shards, objective.groups)
+        slices = [objective.at(params, batch).grad_slice(shard) for shard in shards]
+        grad = assemble(objective.tiles, shards, slices, objective.order)
         np.testing.assert_array_equal(grad, whole, err_msg=f"{n_shards} shards")
 
 
@@ -196,10 +200,37 @@ def test_bits_do_not_depend_on_the_threads(activation: str, hidden: tuple[int, .
     network = Network((784, *hidden, 10), activation)
     params, batch = network.initial_params(), batch_at(load_data(), 0, 300, np.float64, 1)
     objective = Propagation(network, "central", h)
-    alone = objective.at(params, batch).grad_slice(all_of(objective))
+    alone = gradient_of(objective, objective.at(params, batch))
     for n_threads in (2, 3):
         point = objective.at(params, batch, n_threads)
-        np.testing.assert_array_equal(point.grad_slice(all_of(objective)), alone, err_msg=f"{n_threads} threads")
+        np.testing.assert_array_equal(gradient_of(objective, point), alone, err_msg=f"{n_threads} threads")
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "quantize:4"])
+def test_groups_of_units_give_the_same_gradient(activation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Network((40, 30, 20, 5), activation)
+    params, batch = network_params(network), random_batch(network, 20)
+    objective = Propagation(network, "central", 1e-2)
+    together = gradient_of(objective, objective.at(params, batch))
+    assert objective.order is None
+    monkeypatch.setattr("distnum.propagation._GROUP_UNITS", 7)
+    grouped = Propagation(network, "central", 1e-2)
+    assert sorted(grouped.order.tolist()) == list(range(network.n_params))
+    found = gradient_of(grouped, grouped.at(params, batch))
+    np.testing.assert_allclose(found, together, rtol=1e-10, atol=1e-13)
+    for n_shards in (2, 5, 64):
+        shards = make_shards(grouped.at(params, batch).costs, n_shards, grouped.groups)
+        slices = [grouped.at(params, batch).grad_slice(shard) for shard in shards]
+        np.testing.assert_array_equal(assemble(grouped.tiles, shards, slices, grouped.order), found)
+
+
+def test_few_shards_share_a_group_of_units() -> None:
+    network = Network((784, 500, 10))
+    objective = Propagation(network)
+    costs = objective.expected_costs(batch_at(load_data(), 0, 100, np.float64, 1))
+    of_shard = [set(objective.groups[shard].tolist()) for shard in make_shards(costs, 2, objective.groups)]
+    assert len(of_shard[0] & of_shard[1]) <= 1
+    assert {0, 1, 2, 3, 4} == of_shard[0] | of_shard[1]
 
 
 @pytest.mark.parametrize("n_shards", [2, 8, 64])
@@ -211,7 +242,7 @@ def test_busiest_shard_of_real_digits(n_shards: int) -> None:
     before = None
     for step in range(1, 6):
         x, y = batch_at(dataset, 0, 100, np.float64, step)
-        shards = make_shards(objective.expected_costs((x, y), before), n_shards)
+        shards = make_shards(objective.expected_costs((x, y), before), n_shards, objective.groups)
         hidden = network.activation.value(network.forward(params, x).preactivations[0])
         pairs = np.concatenate(
             [
@@ -234,4 +265,4 @@ def test_an_input_that_is_zero_everywhere_costs_and_changes_nothing() -> None:
     objective = Propagation(network)
     point = objective.at(params, (x, y))
     assert point.costs[3] == 0
-    assert not network.unpack(point.grad_slice(all_of(objective)))["W1"][3].any()
+    assert not network.unpack(gradient_of(objective, point))["W1"][3].any()
