@@ -64,7 +64,7 @@ def compare_scaling(repeats: int = 15) -> dict[str, Any]:
                         "1 thread": partial(on_threads, 1),
                         "2 threads": partial(on_threads, 2),
                         "1 worker": partial(one.grad_slices, 1, params, [tiles]),
-                        "2 workers": partial(two.grad_slices, 1, params, make_shards(costs, 2)),
+                        "2 workers": partial(two.grad_slices, 1, params, make_shards(costs, 2, objective.groups)),
                         "a spin on 1 thread": partial(_spin_on, 1),
                         "a spin on 2 threads": partial(_spin_on, 2),
                     },

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
@@ -17,7 +17,7 @@ from distnum.errors import TrainingError
 from distnum.jobs import Job
 from distnum.optimizers import Schedule, clip
 from distnum.plan import Shard, assemble, make_shards
-from distnum.pools import Pool
+from distnum.pools import GradSlice, Pool
 
 __all__ = ["Step", "run_steps"]
 
@@ -82,7 +82,7 @@ def run_steps(job: Job, pool: Pool, state: State) -> Iterator[Step]:
         with single_threaded_blas():
             slices = pool.grad_slices(number, state.params, shards, plan_next)
             grad = assemble(objective.tiles, shards, [one.values for one in slices], objective.order)
-            planner.costs = slices[0].costs
+            planner.learn(shards, slices)
             gathered = perf_counter()
 
             loss = slices[0].loss
@@ -116,8 +116,21 @@ class _Planner:
         self._job = job
         self._n_workers = n_workers
         self.shards: list[Shard] = []
-        self.costs: NDArray[np.float64] | None = None
-        """What the tiles have cost in the last step."""
+        self._costs: NDArray[np.float64] | None = None
+        self._rates: NDArray[np.float64] | None = None
+
+    def learn(self, shards: Sequence[Shard], slices: Sequence[GradSlice]) -> None:
+        """Take in what the tiles of a step have cost, and how many seconds that has meant in each group of tiles."""
+        groups, costs = self._job.objective.groups, slices[0].costs
+        if groups is None or costs is None or self._n_workers == 1:
+            return
+        n_groups = int(groups[-1]) + 1
+        cost = sum(np.bincount(groups[shard], costs[shard], n_groups) for shard in shards)
+        seconds = sum(one.group_s for one in slices if one.group_s is not None)
+        rates = np.divide(seconds, cost, out=np.ones(n_groups), where=np.asarray(cost) > 0)
+        self._costs = costs
+        # Halfway to what was measured: one step may have been disturbed.
+        self._rates = rates if self._rates is None else (self._rates + rates) / 2
 
     def plan(self, number: int) -> None:
         """Cut the work of a step into shards of nearly equal cost."""
@@ -125,7 +138,9 @@ class _Planner:
         if self._n_workers == 1:
             self.shards = [np.arange(len(objective.tiles) - 1)]
         else:
-            costs = objective.expected_costs(self._job.batch_at(number), self.costs)
+            costs = objective.expected_costs(self._job.batch_at(number), self._costs)
+            if self._rates is not None and objective.groups is not None:
+                costs = costs * self._rates[objective.groups]
             self.shards = make_shards(costs, self._n_workers, objective.groups)
 
 

@@ -224,7 +224,7 @@ class Moves:
         # Where a unit that is not chosen would still be computed, its move must not be NaN.
         n_chosen = np.count_nonzero(chosen)
         may_be_dense = on_line or n_chosen == chosen.size
-        compact = not may_be_dense or 2 * n_chosen < chosen.size
+        compact = not may_be_dense or 3 * n_chosen < chosen.size
         if length is None:
             _, linear = at.loss.series(self._block, v, 0)
             layout = _side_by_side(chosen, [linear, *move.constants(of)], compact=True)
@@ -413,7 +413,8 @@ def _side_by_side(
         if compact:
             kernels.take_units(field, examples, units, counts, part)
         else:
-            np.copyto(part[:, :, :n_units], field[examples], where=chosen[:, None])
+            some = field if n_examples == len(field) else field[examples]
+            np.multiply(some, chosen[:, None], out=part[:, :, :n_units])
         first += field.shape[1]
     if not compact:
         return examples, np.full(n_examples, width), np.zeros((n_examples, width), np.int32), data

@@ -49,6 +49,11 @@ class Point(Protocol):
         """The numerical gradient at the indices of a shard, its tiles one after the other."""
         ...
 
+    @property
+    def group_s(self) -> NDArray[np.float64] | None:
+        """Seconds that each group's tiles have taken so far, shape ``(n_groups,)``; None without groups."""
+        ...
+
 
 class Objective(Protocol):
     """A loss to be differenced: which parameters, in which tiles, at what cost."""
@@ -268,6 +273,8 @@ class BlackBoxPoint:
     @property
     def loss(self) -> float:
         return float(self._base)
+
+    group_s = None
 
     @property
     def costs(self) -> NDArray[np.float64]:

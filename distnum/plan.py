@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -21,6 +20,9 @@ __all__ = ["Shard", "Tiles", "assemble", "balance", "even_tiles", "indices_of", 
 
 Tiles: TypeAlias = NDArray[np.int64]
 """Boundaries: tile ``t`` is the places ``tiles[t]`` to ``tiles[t + 1]`` in the order; shape ``(n_tiles + 1,)``."""
+
+# How much over the mean a shard may get, in parts of it, before a group is split.
+_OVERFULL = 0.02
 
 Shard: TypeAlias = NDArray[np.int64]
 """Numbers of tiles, ascending."""
@@ -35,11 +37,11 @@ def even_tiles(n_items: int, n_tiles: int) -> Tiles:
 def make_shards(costs: NDArray[np.floating], n_shards: int, groups: NDArray[np.integer] | None = None) -> list[Shard]:
     """Give every tile to one of ``n_shards`` shards, so that their costs are nearly equal and groups stay together.
 
-    The groups lie side by side in one row, as long as they cost, which is cut into equal pieces,
-    one for each shard. The tiles of a group go to the shards whose pieces it overlaps: the
-    costliest tile first, each to the shard whose piece has most room left (for one group: R.
-    Graham, "Bounds on multiprocessing timing anomalies", 1969: at most a third above the best).
-    Ties go by number, so the result is a pure function of the arguments.
+    The costliest group goes first: to the shard with most room, if it has room for all of it,
+    else to as few shards as have room together. Of its tiles the costliest goes first, each to
+    the one of these shards that still misses most (for one group: R. Graham, "Bounds on
+    multiprocessing timing anomalies", 1969: at most a third above the best). Ties go by number,
+    so the result is a pure function of the arguments.
 
     Args:
         costs: of the tiles, shape ``(n_tiles,)``, any unit, not negative.
@@ -55,25 +57,31 @@ def make_shards(costs: NDArray[np.floating], n_shards: int, groups: NDArray[np.i
     [[0, 1], [2, 3]]
     """
     groups = np.zeros(len(costs), np.int64) if groups is None else groups
-    bounds = [*np.flatnonzero(np.diff(groups, prepend=-1)).tolist(), len(costs)]
-    piece = float(costs.sum()) / n_shards
+    starts = np.flatnonzero(np.diff(groups, prepend=-1))
+    group_costs = np.add.reduceat(costs, starts)
+    stops = [*starts[1:].tolist(), len(costs)]
+    mean = float(costs.sum()) / n_shards
     chosen: list[list[int]] = [[] for _ in range(n_shards)]
-    room = [0.0] * n_shards
-    reached = 0.0
-    for start, stop in pairwise(bounds):
-        begin, reached = reached, reached + float(costs[start:stop].sum())
-        first = min(int(begin / piece), n_shards - 1) if piece else 0
-        last = min(int(reached / piece), n_shards - 1) if piece else n_shards - 1
-        for shard in range(first, last + 1):
-            room[shard] += max(0.0, min(reached, (shard + 1) * piece) - max(begin, shard * piece))
+    room = [mean] * n_shards
+    for group in np.argsort(-group_costs, kind="stable").tolist():
+        start, stop, cost = int(starts[group]), stops[group], float(group_costs[group])
+        by_room = sorted(range(n_shards), key=lambda shard: (-room[shard], len(chosen[shard]), shard))
+        # What each shard is to get of the group; the last one the rest.
+        portions = [(0.0, shard) for shard in by_room] if mean == 0 else []
+        left = cost
+        while left > 0 or not portions:
+            shard = by_room[len(portions)]
+            last = left <= room[shard] + _OVERFULL * mean or len(portions) == n_shards - 1
+            portions.append((left if last else room[shard], shard))
+            left -= portions[-1][0]
         # Among equal ones the shard with fewest tiles, so that tiles that cost nothing spread too.
-        heap = [(-room[shard], len(chosen[shard]), shard) for shard in range(first, last + 1)]
+        heap = [(-portion, len(chosen[shard]), shard) for portion, shard in portions]
         heapq.heapify(heap)
         for tile in (start + np.argsort(-costs[start:stop], kind="stable")).tolist():
-            _, n_tiles, shard = heap[0]
+            missing, n_tiles, shard = heap[0]
             chosen[shard].append(tile)
             room[shard] -= float(costs[tile])
-            heapq.heapreplace(heap, (-room[shard], n_tiles + 1, shard))
+            heapq.heapreplace(heap, (missing + float(costs[tile]), n_tiles + 1, shard))
     return [np.array(sorted(tiles), dtype=np.int64) for tiles in chosen]
 
 

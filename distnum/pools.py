@@ -50,12 +50,14 @@ class GradSlice:
         loss: the loss at the point itself; None where it was not asked for.
         costs: of all tiles at the point, shape ``(n_tiles,)``; None where they were not asked for.
         compute_s: seconds that the worker computed.
+        group_s: seconds of that for each group of tiles; None where the objective has no groups.
     """
 
     values: Array
     loss: float | None
     costs: NDArray[np.float64] | None
     compute_s: float
+    group_s: NDArray[np.float64] | None = None
 
 
 class Worker:
@@ -80,7 +82,7 @@ class Worker:
         point = self._objective.at(params, self._batch_at(step), self._n_threads)
         values = point.grad_slice(shard)
         loss, costs = (point.loss, point.costs) if first else (None, None)
-        return GradSlice(values, loss, costs, perf_counter() - started)
+        return GradSlice(values, loss, costs, perf_counter() - started, point.group_s)
 
 
 class Pool(Protocol):

@@ -31,6 +31,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from itertools import pairwise
+from time import perf_counter
 from typing import TypeVar
 
 import numpy as np
@@ -213,6 +214,7 @@ class PropagationPoint:
     Attributes:
         loss: the mean loss of the batch.
         costs: of the tiles, shape ``(n_tiles,)``.
+        group_s: seconds that the tiles of each group of units have taken.
     """
 
     def __init__(
@@ -228,6 +230,7 @@ class PropagationPoint:
         self._objective = objective
         self._network = network = objective.network
         self._n_examples = len(targets)
+        self.group_s = np.zeros(len(objective.unit_groups))
         self._base = BasePoint(
             network=network,
             scheme=objective.scheme,
@@ -251,12 +254,14 @@ class PropagationPoint:
     def grad_slice(self, shard: Shard) -> Array:
         """The numerical gradient at the places of a shard, its tiles one after the other."""
         slices = []
-        for group in self._objective.unit_groups:
+        for number, group in enumerate(self._objective.unit_groups):
             tiles = shard - group.first_tile
             tiles = tiles[(tiles >= 0) & (tiles < len(group.rows) - 1)]
             if tiles.size:
+                started = perf_counter()
                 with np.errstate(over="ignore", invalid="ignore"):
                     slices.append(self._group_slice(group, indices_of(group.rows, tiles)).ravel())
+                self.group_s[number] += perf_counter() - started
         if not slices:
             return np.empty(0, self._base.dtype)
         return np.concatenate(slices) / (self._base.scheme.denominator * self._base.h * self._n_examples)

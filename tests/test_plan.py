@@ -78,4 +78,11 @@ def test_groups_stay_together_and_shards_are_balanced() -> None:
         shards = make_shards(costs, n_shards, groups)
         assert balance(costs, shards) < 1.06
         pieces = sum(len(np.unique(groups[shard])) for shard in shards)
-        assert pieces <= 6 + n_shards - 1  # each cut of the row of groups makes one piece more
+        assert pieces <= 6 + n_shards - 1
+
+
+def test_groups_that_fit_are_not_split() -> None:
+    costs, groups = np.repeat([12.0, 11.9, 2.3, 2.3, 0.5], 10), np.repeat(np.arange(5), 10)
+    first, second = make_shards(costs, 2, groups)
+    assert not set(groups[first].tolist()) & set(groups[second].tolist())
+    assert balance(costs, [first, second]) < 1.03
