@@ -14,7 +14,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import fields
 from io import TextIOWrapper
 from itertools import count
@@ -28,6 +28,7 @@ from distnum.progress import duration, tell
 
 if TYPE_CHECKING:
     from distnum.metrics import Evaluation
+    from distnum.runs import RunFolder
     from distnum.training import TrainResult
 
 __all__ = ["main", "run"]
@@ -255,13 +256,26 @@ def _resume(options: argparse.Namespace) -> int:
     changes = _config_changes(options)
     Config().with_changes(changes)  # refuses bad values, also where there is nothing to do
     result = run.result()
-    if result is None or "steps" in changes:
+    if result is None or "steps" in changes or not _has_whole_model(run):
         return _run_training(options, out=run.path, resume=True, **changes)
     if not options.quiet:
         tell(f"distnum: run {options.dir} is complete; there is nothing to resume. Train it further with --steps N.")
     if options.json:
         _print_json(result | {"folder": str(run.path)})
     return DONE
+
+
+def _has_whole_model(run: RunFolder) -> bool:
+    from distnum.models import load_model
+
+    if run.config_values().get("objective") == "python":
+        return True
+    try:
+        load_model(run)
+    except InputError as error:
+        logging.getLogger("distnum").warning("%s It is written anew.", error)
+        return False
+    return True
 
 
 @contextmanager
@@ -294,7 +308,8 @@ def _run_training(options: argparse.Namespace, out: Path, **arguments: Any) -> i
     from distnum.watch import Watch
 
     watch = Watch(out, quiet=options.quiet)
-    with watch.attention():
+    # Ray reports a worker's death on the standard output, which is for results.
+    with watch.attention(), redirect_stdout(sys.stderr):
         try:
             result = train(
                 out=out, on_prepared=watch.prepared, on_start=watch.started, on_step=watch.stepped, **arguments

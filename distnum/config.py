@@ -29,7 +29,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Config", "Kind", "kind_of", "read_toml", "write_toml"]
+__all__ = ["Config", "Kind", "checked", "kind_of", "read_toml", "whole", "write_toml"]
 
 METHODS = ("propagate", "naive")
 DTYPES = ("float64", "float32")
@@ -148,6 +148,15 @@ def _activation(value: Any) -> str:
     return get_activation(value).name
 
 
+def _address(value: Any) -> str:
+    text = _text(value)
+    host, _, port = text.removeprefix("ray://").rpartition(":")
+    if text not in ("auto", "local") and not (host and port.isdecimal() and 0 < int(port) < 65536):
+        raise ValueError
+    return text
+
+
+_ADDRESS = Kind("HOST:PORT of a Ray cluster's head, or auto", _address)
 _TEXT = Kind("a text that is not empty", _text)
 _SIZES = Kind(f"whole numbers of at least 1 and at most {_MOST_UNITS:,}, separated by commas, or 'none'", _sizes)
 _ACTIVATION = Kind("the name of an activation", _activation)
@@ -280,7 +289,7 @@ class Config:
         either("auto", whole(1, 10_000)), "threads of each worker", "auto", "N", MACHINE
     )
     address: str | None = _field(
-        optional(_TEXT),
+        optional(_ADDRESS),
         "a Ray cluster that runs already (HOST:PORT or auto), as RAY_ADDRESS; by default one is started here",
         None,
         "ADDRESS",
@@ -291,13 +300,7 @@ class Config:
         for item in fields(self):
             value = getattr(self, item.name)
             kind: Kind = item.metadata["kind"]
-            try:
-                converted = kind.convert(value)
-            except InputError:
-                raise
-            except (TypeError, ValueError, OverflowError):
-                raise InputError(f"{item.name} is {_shown(value)}; it must be {kind.allowed}.") from None
-            object.__setattr__(self, item.name, converted)
+            object.__setattr__(self, item.name, checked(item.name, value, kind))
         if self.workers == 0 and self.address is not None:
             raise InputError(f"address is {self.address!r}, but workers is 0, which uses no Ray; leave one out.")
 
@@ -334,6 +337,20 @@ class Config:
         """The fields that decide the bits of the parameters after a given step."""
         free = {"workers", "threads_per_worker", "address", "evaluate_every", "checkpoint_every", "keep_checkpoints"}
         return {name: value for name, value in self.to_dict().items() if name not in free}
+
+
+def checked(name: str, value: Any, kind: Kind) -> Any:
+    """The value, converted.
+
+    Raises:
+        InputError: it is not allowed; the message names it, the field, and what is.
+    """
+    try:
+        return kind.convert(value)
+    except InputError:
+        raise
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"{name} is {_shown(value)}; it must be {kind.allowed}.") from None
 
 
 def kind_of(name: str) -> Kind:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from distnum.config import checked, whole
 from distnum.errors import InputError
 from distnum.objectives import BlackBox, Layout, check_takes
 from distnum.plan import assemble, make_shards
@@ -49,6 +50,7 @@ def gradient(
     """
     layout, flat = Layout.of(x, "x")
     check_takes(f, "f", ("x",))
+    workers = checked("workers", workers, whole(0, 100_000))
     objective = BlackBox(lambda params, batch: f(params), layout, flat.size, scheme, h)
     pool: Pool
     if workers == 0:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -27,6 +28,9 @@ __all__ = ["Job", "black_box_job", "network_job", "prepare"]
 Array = NDArray[np.floating]
 
 log = logging.getLogger("distnum")
+
+NETWORK_FIELDS = {"data", "hidden", "activation", "loss", "init", "init_std", "method"}
+"""Fields of a configuration that mean nothing to a loss function."""
 
 # A shorter step finds few jumps of an activation that is flat between them.
 _SMALL_FOR_JUMPS = 0.01
@@ -88,8 +92,7 @@ class Job:
         """What ``config.toml`` of the run says."""
         if self.network is not None:
             return self.config.to_dict()
-        network_fields = {"data", "hidden", "activation", "loss", "init", "init_std", "method"}
-        kept = {name: value for name, value in self.config.to_dict().items() if name not in network_fields}
+        kept = {name: value for name, value in self.config.to_dict().items() if name not in NETWORK_FIELDS}
         return {"objective": "python"} | kept
 
     def deciding(self) -> dict[str, Any]:
@@ -206,11 +209,16 @@ def _batches(data: Any, config: Config) -> Callable[[int], Any]:
         source: Callable[[int], Any] = partial(batch_at, data, config.seed, config.batch_size, config.dtype)
     elif callable(data):
         return cast("Callable[[int], Any]", data)
+    elif isinstance(data, (str, Path)):
+        raise InputError(f"data is {str(data)!r}; for a loss function it must be arrays, or distnum.load_data of it.")
     else:
         arrays = tuple(np.asarray(one) for one in data) if isinstance(data, (tuple, list)) else np.asarray(data)
         lengths = {len(one) if one.ndim else 0 for one in (arrays if isinstance(arrays, tuple) else (arrays,))}
         if len(lengths) != 1 or 0 in lengths:
-            raise InputError(f"data has arrays of {sorted(lengths)} rows; all must have the same number, at least 1.")
+            raise InputError(
+                f"data is {type(data).__name__} with {sorted(lengths)} rows; it must be one array or several, with the "
+                "same number of rows, at least 1."
+            )
         n_rows = lengths.pop()
         source = partial(batch_of_rows, arrays, config.seed, config.batch_size)
     if config.batch_size > n_rows:
@@ -242,9 +250,13 @@ def prepare(
     if callable(loss):
         if params is None:
             raise InputError("params is missing; a loss function needs the parameters to begin with.")
+        for name in sorted(NETWORK_FIELDS & set(options)):
+            raise InputError(f"{name} is {options[name]!r}, but a loss function is no network; leave it out.")
         if config is None:
             base = replace(base, h="auto")
         return black_box_job(loss, params, data, base.with_changes(options))
+    if loss is not None and not isinstance(loss, str):
+        raise InputError(f"loss is {loss!r:.60}; it must be a function, or the name of a network's loss.")
     if params is not None:
         raise InputError("params is given without a loss function; a network makes its own parameters from the seed.")
     if loss is not None:

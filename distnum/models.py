@@ -46,7 +46,10 @@ class Model:
 
     def probabilities(self, x: NDArray[np.generic]) -> NDArray[np.floating]:
         """Softmax of the outputs, shape ``(n, n_outputs)``."""
-        outputs = self.network.outputs(self.params, as_inputs(x, self.params.dtype))
+        with np.errstate(over="ignore", invalid="ignore"):
+            outputs = self.network.outputs(self.params, as_inputs(x, self.params.dtype))
+        if not np.isfinite(outputs).all():
+            raise InputError("an example holds numbers so large that the network's outputs are not finite.")
         e = np.exp(outputs - outputs.max(axis=1, keepdims=True))
         return np.asarray(e / e.sum(axis=1, keepdims=True))
 
@@ -215,14 +218,16 @@ def _read_picture(path: Path, model: Model, remarks: list[str]) -> NDArray[np.ge
 
 
 def _grey(picture: Any) -> Any:
-    """Any picture as bytes of grey; 16 bits are scaled, what is transparent becomes white paper."""
+    """Any picture as bytes of grey; 16 bits are scaled, what is transparent becomes paper that shows the drawing."""
     from PIL import Image
 
     if picture.mode.startswith("I;16") or picture.mode == "I":
         return Image.fromarray((np.asarray(picture).astype(np.float64) / 257).clip(0, 255).round().astype(np.uint8))
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         with_alpha = picture.convert("RGBA")
-        paper = Image.new("RGBA", with_alpha.size, "white")
+        opacity = np.asarray(with_alpha.getchannel("A"), np.float64)
+        light = float((np.asarray(with_alpha.convert("L")) * opacity).sum() / max(opacity.sum(), 1))
+        paper = Image.new("RGBA", with_alpha.size, "black" if light > 127 else "white")
         return Image.alpha_composite(paper, with_alpha).convert("L")
     return picture.convert("L")
 

@@ -257,6 +257,8 @@ class BlackBoxPoint:
         value = self._objective.loss(self._view, self._batch)
         if not isinstance(value, np.floating):
             try:
+                if isinstance(value, (str, bytes)):
+                    raise TypeError
                 value = float(value)
             except (TypeError, ValueError):
                 raise InputError(

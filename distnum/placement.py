@@ -22,12 +22,9 @@ __all__ = ["best_layout", "estimate_gradient_s", "estimate_step_s", "open_pool"]
 # Measured (benchmarks.overhead, benchmarks.scaling): what one more worker adds to a step, what one
 # more thread of a worker does, and what a step costs beside computing.
 _CALL_S = 0.0025
-_THREAD_S = 0.0015
+_THREAD_S = 0.0025
 # The share of a network's gradient that every worker computes for itself, and that one thread does.
-_REPEATED, _SERIAL = 0.15, 0.05
-# More workers or threads must make a step so many times as short, or they are not taken: cores
-# are seldom free, and what is not taken disturbs nobody.
-_WORTH = 1.2
+_REPEATED, _SERIAL = 0.15, 0.1
 _ROUND_TRIP_S = 0.004
 _ESTIMATE_FOR_S = 0.1
 _TRIAL_STEPS = 8
@@ -65,9 +62,7 @@ def estimate_gradient_s(job: Job) -> float:
 def best_layout(
     gradient_s: float, n_cpus: int, n_nodes: int = 1, n_threads: int | None = None, threads_pay: bool = True
 ) -> tuple[int, int]:
-    """How many workers, and threads of each, make a step short: computing is shared, calls add up.
-
-    Among the layouts that come near the shortest step the one with the fewest threads in all.
+    """How many workers, and threads of each, make the shortest step: computing is shared, calls add up.
 
     Args:
         gradient_s: what a gradient costs on one core.
@@ -88,9 +83,7 @@ def best_layout(
         compute_s = gradient_s * (repeated + (1 - repeated) / k) * (serial + (1 - serial) / t)
         return compute_s + _CALL_S * k + _THREAD_S * (t - 1)
 
-    shortest_s = min(map(step_s, candidates))
-    good = [layout for layout in candidates if step_s(layout) <= _WORTH * shortest_s]
-    return min(good, key=lambda layout: (layout[0] * layout[1], step_s(layout)))
+    return min(candidates, key=step_s)
 
 
 def estimate_step_s(job: Job, pool: Pool, state: State, gradient_s: float) -> float:

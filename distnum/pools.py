@@ -17,6 +17,7 @@ from pathlib import Path
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Protocol
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -184,7 +185,7 @@ class RayPool(_Closing):
             self._ray = ray
             self._own = folder is not None
             n_bytes = _Shared.N_PLACES * dtype.itemsize * objective.n_params
-            file = folder / "shared" if folder is not None and n_bytes <= _MOST_SHARED_BYTES else None
+            file = folder / f"shared-{uuid4().hex}" if folder is not None and n_bytes <= _MOST_SHARED_BYTES else None
             self._shared = _Shared(file, dtype, objective.n_params, new=True) if file is not None else None
             available = int(ray.cluster_resources().get("CPU", 0))
             if callable(n_workers):
@@ -197,7 +198,14 @@ class RayPool(_Closing):
                 )
             self.n_workers = n_workers
             self._actor_class = ray.remote(_actor_class())
-            self._setup = ray.put((objective, batch_at, file, dtype))
+            try:
+                self._setup = ray.put((objective, batch_at, file, dtype))
+            except (TypeError, ValueError, pickle.PicklingError) as error:
+                raise InputError(
+                    f"the function or its data cannot be sent to workers, as it holds what no other process can "
+                    f"have: {str(error.__cause__ or error).strip().splitlines()[0]}. Leave that out, or compute here: "
+                    "workers=0."
+                ) from None
             self._actors = [self._start() for _ in range(n_workers)]
             self._wait_until_ready()
         except BaseException:

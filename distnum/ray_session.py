@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
+import sys
 import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -28,9 +31,24 @@ _WORKER_BYTES = 100 * 2**20
 INLINE_BYTES = 2_000_000
 
 
+@dataclass
+class _Own:
+    """The session that was started here, and how many use it."""
+
+    folder: Path
+    n_users: int = 0
+    stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+
+_own: _Own | None = None
+
+
 @contextlib.contextmanager
 def ray_session(address: str | None, n_cpus: int, n_workers: int) -> Iterator[tuple[Any, Path | None]]:
-    """The ray module, connected, and the folder of a session that was started here; then it also ends here.
+    """The ray module, connected, and the folder of a session that was started here.
+
+    Such a session ends with the last of its users; one that the process has begun otherwise is
+    used as it is.
 
     Args:
         address: of a cluster that runs already; None takes the one of ``RAY_ADDRESS`` or
@@ -41,45 +59,81 @@ def ray_session(address: str | None, n_cpus: int, n_workers: int) -> Iterator[tu
         InputError: the cluster cannot be reached, or this machine cannot hold the workers.
         TrainingError: Ray does not start.
     """
-    environment = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
-    address = address or os.environ.get("RAY_ADDRESS") or None
-    if address is None:
-        # Our own session: nobody else may connect to it, and its workers run at full priority.
-        environment |= {"RAY_AUTH_MODE": "token", "RAY_worker_niceness": "0"}
-        environment["RAY_max_direct_call_object_size"] = str(INLINE_BYTES)
-        # Else Ray warns of more workers than cores, which the user has asked for.
-        environment["RAY_worker_maximum_startup_concurrency"] = str(max(n_workers, os.cpu_count() or 1))
-        _check_memory(n_workers)
-    else:
+    global _own
+    if address is not None:
         _check_address(address)
-        environment["RAY_NUM_REDIS_GET_RETRIES"] = "1"  # its name is historic: attempts at the head
-        if _token_at_hand():
-            environment["RAY_AUTH_MODE"] = "token"  # a head asks for one by default; Ray sends none by default
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_environment(environment))
-        stack.enter_context(warnings.catch_warnings())
-        warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
-        import ray
-
-        if ray.is_initialized():
-            yield ray, None
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized() and _own is None:
+        yield ray, None
+        return
+    if _own is None:
+        address = address or os.environ.get("RAY_ADDRESS") or None
+        if address is not None:
+            with _connected(address) as ray:
+                yield ray, None
             return
-        options: dict[str, Any] = {"logging_level": "error", "log_to_driver": False, "configure_logging": True}
-        mark: dict[str, str] = {}
-        if address is None:
-            folder, mark = stack.enter_context(_watched_folder())
-            options |= {"num_cpus": max(n_cpus, os.cpu_count() or 1), "object_store_memory": _STORE_BYTES}
-            options |= {"include_dashboard": False, "_temp_dir": str(folder)}
-        else:
-            folder = None
-            options["address"] = address
+        _own = _started(n_cpus, n_workers)
+    own = _own
+    own.n_users += 1
+    try:
+        yield sys.modules["ray"], own.folder
+    finally:
+        own.n_users -= 1
+        if own.n_users == 0:
+            _own = None
+            own.stack.close()
+
+
+@contextlib.contextmanager
+def _connected(address: str) -> Iterator[Any]:
+    """The ray module, connected to a cluster that runs already."""
+    _check_address(address)
+    environment = {"RAY_NUM_REDIS_GET_RETRIES": "1"}  # its name is historic: attempts at the head
+    if _token_at_hand():
+        environment["RAY_AUTH_MODE"] = "token"  # a head asks for one by default; Ray sends none by default
+    with contextlib.ExitStack() as stack:
+        ray = stack.enter_context(_ray_module(environment))
+        try:
+            stack.enter_context(_initialised(ray, {"address": address}, {}))
+        except (OSError, ValueError, RuntimeError, AssertionError, ray.exceptions.RayError) as error:
+            raise _unreachable(address, first_line(error)) from error
+        yield ray
+
+
+def _started(n_cpus: int, n_workers: int) -> _Own:
+    """A session on this machine: nobody else may connect to it, and its workers run at full priority."""
+    _check_memory(n_workers)
+    environment = {"RAY_AUTH_MODE": "token", "RAY_worker_niceness": "0"}
+    environment["RAY_max_direct_call_object_size"] = str(INLINE_BYTES)
+    # Else Ray warns of more workers than cores, which the user has asked for.
+    environment["RAY_worker_maximum_startup_concurrency"] = str(max(n_workers, os.cpu_count() or 1))
+    with contextlib.ExitStack() as stack:
+        ray = stack.enter_context(_ray_module(environment))
+        folder, mark = stack.enter_context(_watched_folder())
+        options: dict[str, Any] = {"num_cpus": max(n_cpus, os.cpu_count() or 1), "object_store_memory": _STORE_BYTES}
+        options |= {"include_dashboard": False, "_temp_dir": str(folder)}
         try:
             stack.enter_context(_initialised(ray, options, mark))
         except (OSError, ValueError, RuntimeError, AssertionError, ray.exceptions.RayError) as error:
-            if address is None:
-                raise TrainingError(f"Ray does not start on this machine: {first_line(error)}") from error
-            raise _unreachable(address, first_line(error)) from error
-        yield ray, folder
+            raise TrainingError(f"Ray does not start on this machine: {first_line(error)}") from error
+        return _Own(folder, stack=stack.pop_all())
+    raise AssertionError("unreachable")  # an exit stack swallows nothing
+
+
+@contextlib.contextmanager
+def _ray_module(environment: dict[str, str]) -> Iterator[Any]:
+    """The ray module, imported where these settings hold."""
+    imported = "ray" in sys.modules
+    environment = environment | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+    with _environment(environment), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+        import ray
+
+        if imported:
+            # The user has imported it before: it has read its settings then, and must read them again.
+            with contextlib.suppress(KeyError, AttributeError):  # private, and perhaps gone one day
+                sys.modules["ray._raylet"].Config.initialize("")
+        yield ray
 
 
 @contextlib.contextmanager
@@ -96,7 +150,7 @@ def _initialised(ray: Any, options: dict[str, Any], mark: dict[str, str]) -> Ite
     def session() -> None:
         try:
             with _environment(mark), _children_in_groups_of_their_own():
-                ray.init(**options)
+                ray.init(logging_level="error", log_to_driver=False, configure_logging=True, **options)
         except BaseException as error:
             errors.append(error)
         started.set()
@@ -109,6 +163,7 @@ def _initialised(ray: Any, options: dict[str, Any], mark: dict[str, str]) -> Ite
         except BaseException:
             started.wait()
             raise
+        _take_signals_back()
         if errors:
             raise errors[0]
         yield
@@ -116,6 +171,14 @@ def _initialised(ray: Any, options: dict[str, Any], mark: dict[str, str]) -> Ite
         if started.is_set():
             ray.shutdown()
         ended.set()
+
+
+def _take_signals_back() -> None:
+    """Give SIGTERM back to who has handled it before: Ray's core prints a page for it."""
+    if threading.current_thread() is threading.main_thread():
+        handler = signal.getsignal(signal.SIGTERM)
+        if handler is not None:
+            signal.signal(signal.SIGTERM, handler)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
+from time import perf_counter
 from typing import Any, TextIO
 
 import numpy as np
@@ -48,6 +49,7 @@ class RunFolder:
         self._metrics: TextIO | None = None
         self._lock: Any = None
         self._made_folders: list[Path] = []
+        self._begun = False
 
     # --- names --------------------------------------------------------------------
 
@@ -158,8 +160,8 @@ class RunFolder:
             raise InputError(f"run {str(self.path)!r} is in use: another distnum process is training in it.") from None
 
     def discard(self) -> None:
-        """Remove what ``create`` made: the run could not begin. A run with a checkpoint stays."""
-        if not self._made_folders or (self.checkpoint_folder.is_dir() and self._checkpoints()):
+        """Remove what ``create`` made: the run could not begin. A run that has done a step stays."""
+        if not self._made_folders or self._begun or (self.checkpoint_folder.is_dir() and self._checkpoints()):
             return
         self.close()
         for file in (self.metrics_file, self.config_file, self.path / _LOCK):
@@ -195,7 +197,8 @@ class RunFolder:
             done = found["steps"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
-        steps = self.config_values().get("steps", Config().steps)
+        values = {name: value for name, value in self.config_values().items() if name != "objective"}
+        steps = config_of(values, str(self.config_file)).steps
         complete = self.model_file.is_file() and isinstance(done, int) and done >= steps
         return dict(found) if complete else None
 
@@ -204,6 +207,7 @@ class RunFolder:
     def append(self, row: Mapping[str, Any]) -> None:
         """Add a step's row to ``metrics.jsonl``."""
         assert self._metrics is not None
+        self._begun = True
         try:
             self._metrics.write(json_text(row) + "\n")
         except OSError as error:
@@ -231,7 +235,12 @@ class RunFolder:
             except InputError as error:
                 log.warning("%s It is passed over.", error)
                 continue
-            if row["step"] <= step:
+            if rows and row["step"] <= rows[-1]["step"]:
+                log.warning(
+                    f"{self.metrics_file} has a line {number} that says again what step {row['step']} was. "
+                    "It is passed over."
+                )
+            elif row["step"] <= step:
                 rows.append(row)
                 n_kept = number
         if len(rows) < step:
@@ -288,6 +297,15 @@ class RunFolder:
         except OSError as error:
             raise _not_written(path, error) from None
         return path
+
+    def seconds_to_save(self, state: State, deciding: Mapping[str, Any]) -> float:
+        """What a checkpoint takes, from writing one that is not kept."""
+        started = perf_counter()
+        trial = self.path / ".trial"
+        with contextlib.suppress(OSError):  # a disk that cannot be written to is met again, and named then
+            write_whole(trial, checkpoint_bytes(state, deciding))
+            trial.unlink()
+        return perf_counter() - started
 
     def _checkpoints(self) -> list[Path]:
         """The checkpoint files, newest first."""

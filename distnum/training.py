@@ -258,12 +258,12 @@ def _resumed(
         raise InputError(
             f"steps is {job.config.steps}, but {str(run.path)!r} has done {state.step} already; it must not be less."
         )
+    _check_same_job(run, job, state, decided)
     if state.params.shape != job.initial.params.shape:
         raise InputError(
             f"the checkpoint of {str(run.path)!r} has {state.params.size:,} parameters, the run's configuration "
             f"{job.initial.params.size:,}; they must be the same."
         )
-    _check_same_job(run, job, state, decided)
     new_config = None
     if job.config.steps != values.get("steps", job.config.steps):
         # So that a later resume knows how far to go.
@@ -326,7 +326,7 @@ def _train(
         gradient_s = estimate_gradient_s(job) if on_start or config.workers == "auto" else 0.0
         with open_pool(job, gradient_s) as pool:
             if on_start is not None:
-                on_start(pool, estimate_step_s(job, pool, state, gradient_s))
+                on_start(pool, estimate_step_s(job, pool, state, gradient_s) + _keeping_s(job, run, state))
             start_s = perf_counter() - began
             begin()
             try:
@@ -372,6 +372,17 @@ def _train(
         run.write_model(result.named_params, _about_model(job) | {"params_sha256": result.params_sha256})
         run.write_result(result.to_dict())
     return result
+
+
+def _keeping_s(job: Job, run: RunFolder | None, state: State) -> float:
+    """Seconds a step for the evaluations and checkpoints there are now and then."""
+    started = perf_counter()
+    job.evaluate(state.params)
+    evaluated = perf_counter()
+    seconds = (evaluated - started) / job.config.evaluate_every
+    if run is None:
+        return seconds
+    return seconds + run.seconds_to_save(state, job.deciding()) / job.config.checkpoint_every
 
 
 def _test_row(job: Job, params: Array) -> dict[str, float]:

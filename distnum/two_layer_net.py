@@ -53,11 +53,11 @@ class TwoLayerNet:
 
     def loss(self, x: Array, t: NDArray[np.generic]) -> float:
         """The mean cross-entropy."""
-        return float(self._network.loss(self._flat(), (self._inputs(x), np.asarray(t))))
+        return float(self._network.loss(self._flat(), self._batch(x, t)))
 
     def accuracy(self, x: Array, t: NDArray[np.generic]) -> float:
         """The share of examples whose most probable class is right."""
-        return self._network.accuracy(self._flat(), self._inputs(x), np.asarray(t))
+        return self._network.accuracy(self._flat(), *self._batch(x, t))
 
     def numerical_gradient(
         self, x: Array, t: NDArray[np.generic], h: float = 1e-4, method: str = "propagate"
@@ -73,7 +73,7 @@ class TwoLayerNet:
         Returns:
             arrays shaped like ``params``, by the same names.
         """
-        params, batch = self._flat(), (self._inputs(x), np.asarray(t))
+        params, batch = self._flat(), self._batch(x, t)
         n_params = self._network.n_params
         objective: Propagation | BlackBox
         if method == "propagate":
@@ -94,4 +94,15 @@ class TwoLayerNet:
         x = np.asarray(x, dtype=np.float64)
         if x.ndim != 2 or x.shape[1] != self._network.n_inputs:
             raise InputError(f"x has shape {x.shape}; it must be (n, {self._network.n_inputs}).")
+        if not len(x) or not np.isfinite(x).all():
+            raise InputError("x is empty or holds a number that is not finite; it must have a row, and all be finite.")
         return x
+
+    def _batch(self, x: Array, t: NDArray[np.generic]) -> tuple[Array, NDArray[np.generic]]:
+        x, t = self._inputs(x), np.asarray(t)
+        n_classes = self._network.n_outputs
+        if t.shape not in ((len(x),), (len(x), n_classes)):
+            raise InputError(f"t has shape {t.shape}; it must be ({len(x)},) labels or ({len(x)}, {n_classes}) rows.")
+        if t.ndim == 1 and (t.dtype.kind not in "ui" or t.min() < 0 or t.max() >= n_classes):
+            raise InputError(f"t holds what is no label; labels must be whole numbers from 0 to {n_classes - 1}.")
+        return x, t

@@ -52,8 +52,7 @@ class Watch:
         self._progress: Progress | None = None
         self._job: Job | None = None
         self._done = 0
-        self._signals: list[int] = []
-
+        self._n_signals = 0
         self._remarks = _ToWatch(self._say)
 
     def _say(self, text: str) -> None:
@@ -138,9 +137,10 @@ class Watch:
                 signal.signal(number, handler)
 
     def _handle(self, number: int, frame: Any) -> None:
-        first = not self._interrupted
+        self._n_signals += 1
         self._interrupted = True
-        if first:
+        if self._n_signals == 1:
             self._say(f"stopping{' after this step' if self._in_steps else ''}; once more to leave at once")
-        if not first or not self._in_steps:
+        # The workers are ended then; a third signal would only disturb that.
+        if self._n_signals == (2 if self._in_steps else 1):
             raise KeyboardInterrupt

@@ -347,17 +347,17 @@ def workers() -> Iterator[Case]:
         header=True,
     )
     yield Case("no threads", ["train", "--threads-per-worker", "0"], ["threads_per_worker is '0'", "at least 1"])
-    yield Case("an empty address", ["train", "--address", ""], ["address is ''", "not empty"])
-    for address, words in (
-        ("nowhere", ["HOST:PORT"]),
-        ("127.0.0.1:99999", ["HOST:PORT"]),
-        ("127.0.0.1:1", ["refused", "HOST:PORT"]),
+    yield Case("an empty address", ["train", "--address", ""], ["address is ''", "HOST:PORT"])
+    for address, words, header in (
+        ("nowhere", ["HOST:PORT"], False),
+        ("127.0.0.1:99999", ["HOST:PORT"], False),
+        ("127.0.0.1:1", ["refused", "HOST:PORT"], True),
     ):
         yield Case(
             f"the address {address}",
             ["train", "--address", address],
             [f"address is '{address}'", *words],
-            header=True,
+            header=header,
         )
     for start, batches in ((SHORT, "default batches"), (QUICK, "small batches")):
         yield Case(
@@ -517,7 +517,7 @@ def runs() -> Iterator[Case]:
     yield edited('"relu"', '"tanh"', "activation is 'tanh'", "'relu'")
     yield edited('"sgd"', '"adam"', "optimizer is 'adam'", "'sgd'")
     yield edited('"float64"', '"float32"', "dtype is 'float32'", "'float64'")
-    yield edited("    3,", "    4,", "parameters", "must be the same")
+    yield edited("    3,", "    4,", "hidden is [4]", "trained with [3]", "must stay the same")
     yield edited("seed = 0", "clip_norm = 5.0", "clip_norm is 5.0", "None")
     yield edited('"constant"', '"cosine"', "schedule is 'cosine'")
     yield edited("seed = 0", 'seed = "x"', "config.toml", "seed is 'x'", "whole number")

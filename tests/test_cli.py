@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -17,10 +18,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
 import distnum
+from distnum import TrainingError
 from distnum.cli import main
 from distnum.progress import duration
 
@@ -402,6 +405,76 @@ def test_a_driver_killed_on_ray_leaves_no_process_and_resumes(tmp_path: Path, un
 
 
 KNOWN_FIRST_WORDS = {"network", "data", "gradient", "resuming", "workers", "compiling", "estimate", "step"}
+
+
+def test_sigterm_on_ray_says_no_more_than_sigint(tmp_path: Path) -> None:
+    with started("train", *LONG, "--workers", "1", "--out", "run", cwd=tmp_path) as process:
+        wait_for(lambda: checkpoints(tmp_path / "run"), 60, "a checkpoint")
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "***" not in said
+    assert "SIGTERM" not in said
+    assert "Continue with: distnum resume run" in said
+
+
+def test_a_dead_worker_does_not_spoil_the_result_on_the_output(tmp_path: Path, undisturbed: str) -> None:
+    with started("train", *LONG, "--workers", "2", "--out", "run", "--json", cwd=tmp_path) as process:
+        wait_for(lambda: checkpoints(tmp_path / "run"), 60, "a checkpoint")
+        worker = next(one for one in family(process) if "DistnumWorker" in " ".join(one.cmdline()))
+        worker.kill()
+        out, _ = process.communicate(timeout=90)
+    assert process.returncode == 0
+    assert json.loads(out)["params_sha256"] == undisturbed
+
+
+def test_ray_imported_before_and_two_trainings_at_once(tmp_path: Path) -> None:
+    code = (
+        "import ray, distnum\n"
+        "first = distnum.steps(hidden=4, steps=2, workers=1)\n"
+        "second = distnum.steps(hidden=4, steps=4, workers=1)\n"
+        "next(first), next(second)\n"
+        "print([step.step for step in first], [step.step for step in second], ray.is_initialized())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=90, check=False
+    )
+    assert done.stdout == "[2] [2, 3, 4] False\n", done.stderr
+
+
+def test_a_disk_full_at_the_first_checkpoint_keeps_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Any, state: Any, deciding: Any, keep: int) -> None:
+        raise TrainingError("no room")
+
+    options: dict[str, Any] = {"hidden": 4, "steps": 6, "workers": 0, "checkpoint_every": 3, "out": tmp_path / "run"}
+    with monkeypatch.context() as patch:
+        patch.setattr("distnum.runs.RunFolder.save_checkpoint", full)
+        with pytest.raises(TrainingError, match="no room"):
+            distnum.train(**options)
+    resumed = distnum.train(out=tmp_path / "run", resume=True)
+    assert resumed.params_sha256 == distnum.train(**{**options, "out": None}).params_sha256
+
+
+def test_a_damaged_model_of_a_complete_run_is_written_anew(tmp_path: Path) -> None:
+    assert run("train", "--workers", "0", "--steps", "2", "--hidden", "4", "--out", "run", cwd=tmp_path).returncode == 0
+    model = tmp_path / "run" / "model.safetensors"
+    whole = distnum.load(tmp_path / "run")
+    model.write_bytes(model.read_bytes()[:3000])
+    done = run("resume", "run", "--workers", "0", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "It is written anew." in done.stderr
+    np.testing.assert_array_equal(distnum.load(tmp_path / "run").params, whole.params)
+
+
+def test_the_estimate_counts_evaluations_and_checkpoints(tmp_path: Path) -> None:
+    estimates = []
+    for every in ("1", "1000"):
+        words = ["--hidden", "4", "--steps", "3", "--evaluate-every", every, "--checkpoint-every", every]
+        told = run("train", "--workers", "0", *words, "--out", every, cwd=tmp_path).stderr
+        step = re.search(r"steps of about ([\d.]+) (ms|s)", told)
+        assert step is not None
+        estimates.append(float(step[1]) * (1000 if step[2] == "s" else 1))
+    assert estimates[0] > 2 * estimates[1]
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ BAD_VALUES: dict[str, tuple[list[Any], str]] = {
     "keep_checkpoints": ([0, None], f"{WHOLE} 1"),
     "workers": ([-1, 1.5, "many", 100_001, None, True], f"'auto' or {WHOLE} 0 and at most 100,000"),
     "threads_per_worker": ([0, "all", 10_001, None], f"'auto' or {WHOLE} 1 and at most 10,000"),
-    "address": (["", 6379], "a text that is not empty"),
+    "address": (["", 6379, "nowhere", "h:0", "h:99999"], "HOST:PORT of a Ray cluster's head, or auto"),
 }
 
 
@@ -245,7 +245,8 @@ def test_h_auto_is_finer_for_more_digits_and_coarser_for_higher_orders() -> None
 positive = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
 # An address goes with workers only.
 places = st.tuples(st.just(0), st.none()) | st.tuples(
-    st.just("auto") | st.integers(1, 100_000), st.none() | st.text(min_size=1)
+    st.just("auto") | st.integers(1, 100_000),
+    st.none() | st.sampled_from(["auto", "h:1", "[::1]:6379", "ray://h:10001"]),
 )
 configs = st.builds(
     lambda place, **others: Config(workers=place[0], address=place[1], **others),

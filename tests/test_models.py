@@ -447,3 +447,19 @@ def test_an_archive_in_place_of_an_array_is_refused(tmp_path: Path, model: Model
         np.savez(file, x=np.zeros((28, 28)))
     with pytest.raises(InputError, match="one array"):
         read_images(tmp_path / "x.npy", model)
+
+
+@pytest.mark.parametrize("colour", [0, 255])
+def test_a_drawing_on_transparent_ground_is_seen_whatever_its_colour(model: Model, tmp_path: Path, colour: int) -> None:
+    drawn = np.zeros((28, 28, 4), np.uint8)
+    drawn[..., :3] = colour
+    drawn[5:20, 12:16, 3] = 255
+    Image.fromarray(drawn).save(tmp_path / "drawn.png")
+    x, _ = read_images(tmp_path / "drawn.png", model)
+    pixels = x.reshape(28, 28).astype(int)
+    assert abs(pixels[10, 13] - pixels[0, 0]) == 255
+
+
+def test_outputs_that_overflow_are_refused(model: Model) -> None:
+    with pytest.raises(InputError, match="so large that the network's outputs are not finite"):
+        model.predict(np.array([[1e308], [-1e308]]) * np.ones(784))

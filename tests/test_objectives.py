@@ -145,3 +145,40 @@ def test_a_right_gradient_passes_the_check_and_a_wrong_one_is_named() -> None:
     assert 1e-4 < found.error < 1e-2
     with pytest.raises(InputError, match=r"grad has shape \(2,\), but x has arrays a \(2,\), b \(2,\)"):
         distnum.check_gradient(_product, np.zeros(2), x)
+
+
+@pytest.mark.parametrize("workers", [-1, 1.5, "two", True])
+def test_workers_that_cannot_be_are_refused(workers: Any) -> None:
+    with pytest.raises(InputError, match=r"workers is .*; it must be a whole number"):
+        distnum.gradient(lambda x: 0.0, np.zeros(2), workers=workers)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"loss": 3}, "loss is 3; it must be a function, or the name"),
+        ({"loss": lambda p, b: 0.0, "hidden": 3}, "hidden is 3, but a loss function is no network"),
+        ({"loss": lambda p, b: 0.0, "data": "mnist-10k"}, "data is 'mnist-10k'; for a loss function it must be arrays"),
+        ({"loss": lambda p, b: "3"}, "the loss returned str '3'"),
+    ],
+)
+def test_arguments_of_train_that_do_not_fit(arguments: dict[str, Any], message: str) -> None:
+    loss = arguments.pop("loss")
+    with pytest.raises(InputError, match=message):
+        distnum.train(loss, np.zeros(2), workers=0, steps=1, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("x", "t", "message"),
+    [
+        (np.full((2, 5), np.nan), [0, 1], "x is empty or holds a number that is not finite"),
+        (np.ones((0, 5)), [], "x is empty"),
+        (np.ones((2, 5)), [0, 2], "labels must be whole numbers from 0 to 1"),
+        (np.ones((2, 5)), [0], r"t has shape \(1,\); it must be \(2,\) labels or \(2, 2\) rows"),
+    ],
+)
+def test_batches_that_the_articles_class_refuses(x: Any, t: Any, message: str) -> None:
+    network = distnum.TwoLayerNet(5, 3, 2)
+    for use in (network.loss, network.accuracy, network.numerical_gradient):
+        with pytest.raises(InputError, match=message):
+            use(x, np.array(t, np.int64))

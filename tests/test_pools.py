@@ -94,7 +94,7 @@ def test_the_users_exception_comes_as_it_was_raised() -> None:
 
 
 def test_a_loss_that_is_not_finite_is_named_from_a_worker_too() -> None:
-    with pytest.raises(TrainingError, match=r"The loss is nan where parameter params\[2\] \(index 2\) is moved"):
+    with pytest.raises(TrainingError, match=r"The loss is nan where parameter x\[2\] \(index 2\) is moved"):
         distnum.gradient(lambda x: float(np.sqrt(-x[2])) if x[2] else 0.0, np.zeros(4), workers=2)
 
 
