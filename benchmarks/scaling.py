@@ -24,7 +24,13 @@ from distnum.pools import RayPool
 from distnum.propagation import Propagation
 from distnum.ray_session import ray_session
 
-SETTINGS = [((784, 500, 10), 1000, "relu"), ((784, 500, 10), 500, "tanh"), ((784, 2000, 10), 500, "relu")]
+SETTINGS = [
+    ((784, 500, 10), 1000, "relu"),
+    ((784, 500, 10), 500, "tanh"),
+    ((784, 2000, 10), 500, "relu"),
+    ((784, 256, 256, 10), 500, "relu"),
+    ((784, 50, 50, 10), 100, "tanh"),
+]
 
 
 @njit(nogil=True)
@@ -43,7 +49,7 @@ def _spin_on(n_threads: int) -> None:
         thread.join()
 
 
-def compare_scaling(repeats: int = 15) -> dict[str, Any]:
+def compare_scaling(repeats: int = 9) -> dict[str, Any]:
     """Seconds of a gradient on one and two threads, and on one and two Ray workers of one thread."""
     dataset = load_data()
     rows = []
