@@ -32,6 +32,7 @@ class _IdlePoint:
     """Costs as they are; a loss and slices that cost nothing."""
 
     loss = 1.0
+    group_s = None
 
     def __init__(self, objective: IdlePropagation, params: np.ndarray, batch: Any) -> None:
         self._arguments = objective, params, batch
