@@ -39,8 +39,8 @@ class _IdlePoint:
 
     @property
     def costs(self) -> np.ndarray:
-        objective, params, batch = self._arguments
-        return Propagation.at(objective, params, batch).costs
+        objective, _, batch = self._arguments
+        return objective.expected_costs(batch)
 
     def grad_slice(self, shard: np.ndarray) -> np.ndarray:
         objective, params, _ = self._arguments

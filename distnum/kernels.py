@@ -27,9 +27,11 @@ from distnum.compiling import Kernel
 __all__ = [
     "KINDS",
     "bent_kernel",
+    "largest_move",
     "list_units",
     "outputs_kernel",
     "push_kernel",
+    "series_kernel",
     "sparse_product",
     "straight_kernel",
     "take_units",
@@ -226,7 +228,7 @@ def bent_kernel(
 
     Returns:
         a function as that of ``straight_kernel``, with ``data (n_examples, n_terms + 3,
-        width)``: ``l``, the two constants of the unit's move, and ``c_k``.
+        width)``: the two constants of the unit's move, ``l``, and ``c_k``.
     """
     number = KINDS[kind] if isinstance(kind, str) else USER
 
@@ -250,7 +252,7 @@ def bent_kernel(
                     e1, e2 = _shared(number, d1), _shared(number, d2)
                     weight = weights[pair]
                     for j in range(n):
-                        k0, k1 = c[1, j], c[2, j]
+                        k0, k1 = c[0, j], c[1, j]
                         t1 = _move(number, n_move_terms, k0, k1, d1, e1, dtype)
                         t2 = _move(number, n_move_terms, k0, k1, d2, e2, dtype)
                         u1 = c[n_terms + 2, j] * t1
@@ -261,7 +263,7 @@ def bent_kernel(
                         value = u1 - u2
                         if n_log_terms > 0:
                             value = _log_of_ratio(n_log_terms, u1, u2, dtype)
-                        value = weight * (value - (t1 - t2) * c[0, j])
+                        value = weight * (value - (t1 - t2) * c[2, j])
                         if not compact:
                             sums[j] += value
                         elif pair == 0:
@@ -319,14 +321,14 @@ def outputs_kernel(kind: str | Callable[[float], float]) -> Kernel:
                         unit = units[example, j]
                         if unit >= directions.shape[1]:  # a filler
                             continue
-                        k0, k1 = c[1, j], c[2, j]
+                        k0, k1 = c[0, j], c[1, j]
                         t1 = _move(number, 0, k0, k1, d1, e1, dtype)
                         t2 = _move(number, 0, k0, k1, d2, e2, dtype)
                         u1, u2 = zero, zero
                         for k in range(len(probabilities)):
                             u1 += probabilities[k] * expm1(t1 * directions[k, unit])
                             u2 += probabilities[k] * expm1(t2 * directions[k, unit])
-                        sums[unit] += weights[pair] * (log1p(u1) - log1p(u2) - (t1 - t2) * c[0, j])
+                        sums[unit] += weights[pair] * (log1p(u1) - log1p(u2) - (t1 - t2) * c[2, j])
 
     return Kernel(kernel) if number != USER else _with_users_move(kernel, kind)
 
@@ -464,6 +466,90 @@ def push_kernel(kind: str | Callable[[float], float], loss: str, n_terms: int, n
     return Kernel(kernel) if number != USER else _with_users_move(kernel, kind)
 
 
+@cache
+def series_kernel(loss: str, n_terms: int) -> Kernel:
+    """How the loss of an example changes along the direction of each unit: its series, see ``losses.py``.
+
+    Args:
+        loss: ``"cross_entropy"`` or ``"mean_squared_error"``.
+        n_terms: how many coefficients to give.
+
+    Returns:
+        a function of the ``factors`` and the ``labels`` of the loss at all examples; the directions
+        ``v (1 or all examples, n_outputs, n_units)``; ``scales``, by which a unit's direction is
+        multiplied, ``(all examples, n_units)``, or empty; the ``examples`` to take, and of them the
+        ``chosen`` units ``(n_examples, n_units)``; ``counts`` and ``units`` as a loop over these wants
+        them, or no ``units``, where it takes all; and ``data (n_examples, n_fields, width)``, into
+        which ``l`` and ``c_k`` are written from the field ``first`` on.
+    """
+    softmax = loss == "cross_entropy"
+
+    def kernel(
+        factors: Any,
+        labels: Any,
+        v: Any,
+        scales: Any,
+        examples: Any,
+        chosen: Any,
+        units: Any,
+        counts: Any,
+        data: Any,
+        first: Any,
+    ) -> None:
+        dtype = factors.dtype
+        zero, one, two = dtype.type(0), dtype.type(1), dtype.type(2)
+        n_units = v.shape[2]
+        sums = np.empty((n_terms, n_units), dtype)
+        scale, power = np.empty(n_units, dtype), np.empty(n_units, dtype)
+        linear = np.zeros(n_units, dtype)
+        n_outputs = dtype.type(factors.shape[1])
+        for row in range(len(examples)):
+            example = examples[row]
+            directions = v[example if len(v) > 1 else 0]
+            sums[:] = zero
+            for c in range(factors.shape[1]):
+                factor, x = factors[example, c], directions[c]
+                for j in range(n_units):
+                    if softmax:
+                        term = factor * x[j]
+                        for k in range(n_terms):
+                            sums[k, j] += term
+                            term = term * x[j] * (one / dtype.type(k + 2))
+                    elif n_terms > 0:
+                        sums[0, j] += two * factor * x[j] / n_outputs
+                        sums[1, j] += x[j] * x[j] / n_outputs
+            if softmax:
+                linear[:] = directions[labels[example]]
+            for j in range(n_units):
+                scale[j] = (one if len(scales) == 0 else scales[example, j]) if chosen[row, j] else zero
+            if len(units) == 0:
+                for j in range(n_units):
+                    power[j] = scale[j]
+                    data[row, first, j] = linear[j] * scale[j]
+                for k in range(n_terms):
+                    for j in range(n_units):
+                        data[row, first + 1 + k, j] = sums[k, j] * power[j]
+                        power[j] *= scale[j]
+            else:
+                for j in range(counts[row]):
+                    unit = units[row, j]
+                    t = scale[unit]
+                    data[row, first, j] = linear[unit] * t
+                    for k in range(n_terms):
+                        data[row, first + 1 + k, j] = sums[k, unit] * t
+                        t = t * scale[unit]
+
+    return Kernel(kernel)
+
+
+def _largest_move(chosen: Any, t_max: Any, farthest: Any, largest: Any) -> None:
+    for example in range(len(chosen)):
+        of_example = farthest[example if len(farthest) > 1 else 0]
+        for unit in range(chosen.shape[1]):
+            if chosen[example, unit]:
+                largest[0] = max(largest[0], t_max[example, unit] * of_example[unit])
+
+
 def _list_units(chosen: Any, units: Any, counts: Any) -> None:
     for example in range(len(chosen)):
         n = 0
@@ -476,10 +562,8 @@ def _list_units(chosen: Any, units: Any, counts: Any) -> None:
 
 def _take_units(values: Any, examples: Any, units: Any, counts: Any, taken: Any) -> None:
     for row in range(len(examples)):
-        for field in range(values.shape[1]):
-            of, to = values[examples[row], field], taken[row, field]
-            for j in range(counts[row]):
-                to[j] = of[units[row, j]]
+        for j in range(counts[row]):
+            taken[row, j] = values[examples[row], units[row, j]]
 
 
 def _sparse_product(x: Any, weights: Any, biases: Any, product: Any) -> None:
@@ -515,11 +599,14 @@ def _sparse_product(x: Any, weights: Any, biases: Any, product: Any) -> None:
                     a[j] += z[i0] * w0[j]
 
 
+largest_move = Kernel(_largest_move)
+"""Put into ``largest (1,)`` the largest ``t_max * farthest`` of the chosen units; ``farthest (1 or n, n_units)``."""
+
 list_units = Kernel(_list_units)
 """Write the numbers of the chosen units of each example, one after the other, and how many they are."""
 
 take_units = Kernel(_take_units)
-"""Write some values ``(all examples, n_values, n_units)`` for each of these units of these examples."""
+"""Write a value ``(all examples, n_units)`` for each of these units of these examples."""
 
 sparse_product = Kernel(_sparse_product)
 """``x @ weights + biases`` for ``x`` whose entries are mostly zero; ``x`` and ``weights`` in row-major order."""

@@ -14,8 +14,9 @@ so that no two nearly equal losses are subtracted:
 
     g(sum_k c_k t^k) - l t        with g = log1p, or nothing,
 
-whose coefficients belong to the example and the unit; ``series`` gives them. They are summed
-over the outputs once, before the many ``t``.
+whose coefficients belong to the example and the unit: ``c_k = sum_c p_c v_c^k / k!`` and ``l = v_y``
+for the first, ``c_1 = 2 sum_c r_c v_c / C`` and ``c_2 = sum_c v_c^2 / C`` for the second. A compiled
+loop sums them over the outputs once (``kernels.series_kernel``), before the many ``t``.
 """
 
 from __future__ import annotations
@@ -71,20 +72,6 @@ class LossPoint(Protocol):
         Args:
             largest: may be infinite.
             symmetric: whether only differences between ``t`` and ``-t`` are asked for.
-        """
-        ...
-
-    def series(self, examples: slice, v: Array, n_terms: int) -> tuple[Array, Array]:
-        """The series along directions.
-
-        Args:
-            examples: which examples will be asked for.
-            v: the directions, shape ``(n_outputs, n_units)`` if they are the same for all
-                examples, else ``(n_examples in the slice, n_outputs, n_units)``.
-            n_terms: how many coefficients to give.
-
-        Returns:
-            ``c``, shape ``(n_examples, n_terms, n_units)``, and ``l``, ``(n_examples, n_units)``.
         """
         ...
 
@@ -160,17 +147,6 @@ class _CrossEntropyPoint:
     def factors(self) -> Array:
         return self.p
 
-    def series(self, examples: slice, v: Array, n_terms: int) -> tuple[Array, Array]:
-        # sum_c p_c expm1(t v_c) = sum_k t^k m_k, where m_k = sum_c p_c v_c^k / k!
-        p, labels = self.p[examples], self.labels[examples]
-        moments = np.empty((len(p), n_terms, v.shape[-1]), p.dtype)
-        power = v
-        for k in range(n_terms):
-            if k:
-                power = power * v / p.dtype.type(k + 1)
-            moments[:, k] = p @ power if v.ndim == 2 else (p[:, None] @ power)[:, 0]
-        return moments, v[labels] if v.ndim == 2 else v[np.arange(len(labels)), labels]
-
 
 class MeanSquaredError:
     """Mean over examples and outputs of the squared residual.
@@ -209,14 +185,6 @@ class _MeanSquaredErrorPoint:
 
     def length(self, largest: float, symmetric: bool) -> SeriesLength:
         return SeriesLength(3, 0)
-
-    def series(self, examples: slice, v: Array, n_terms: int) -> tuple[Array, Array]:
-        residual = self.residual[examples]
-        n_outputs = residual.dtype.type(residual.shape[1])
-        linear = 2 * (residual @ v if v.ndim == 2 else (residual[:, None] @ v)[:, 0]) / n_outputs
-        coefficients = np.zeros((len(linear), n_terms, linear.shape[1]), residual.dtype)
-        coefficients[:, 0], coefficients[:, 1] = linear, (v * v).sum(axis=-2) / n_outputs
-        return coefficients, np.zeros_like(linear)
 
 
 def _weighted_columns(columns: Array, weights: Array) -> Array:

@@ -106,7 +106,7 @@ class Moves:
     def __init__(self, at: BasePoint, number: int, units: slice, block: slice) -> None:
         self._at, self._number, self._units, self._block = at, number, units, block
         self._activation = at.activation(number)
-        a = at.preactivations[number][block, units]
+        a = np.ascontiguousarray(at.preactivations[number][block, units])
         self._a = a
         # No pre-activation of the example is shifted further.
         reach = at.scheme.reach * at.h * at.farthest_inputs[number][block][:, None]
@@ -125,18 +125,16 @@ class Moves:
         self._compiled: list[tuple[Any, tuple[Any, ...]]] = []
         self._by_numpy = np.zeros_like(moving)
         self._pushed = np.zeros_like(moving)
-        self._series: tuple[Array, Array] | None = None
         if some_bent:
-            self._compile(proportional & ~straight, t_max, self._activation.move, a)
+            self._compile(proportional & ~straight, t_max, self._activation.move)
         self._compile(proportional & straight, t_max, _LINE, slope)
-        self._series = None  # it is laid out now
         self._compile_push(moving & ~proportional, t_max)
         self._one_by_one = (self._by_numpy | self._pushed).any(axis=1)
 
     def _farthest_change(self, a: Array, reach: Array) -> Array:
         """The largest change of units that are not straight, or a bound of it."""
         if np.isfinite(self._activation.steepest) and not self._activation.piecewise_linear:
-            return np.broadcast_to(self._activation.steepest * reach, a.shape)  # a bound serves as well
+            return self._activation.steepest * np.repeat(reach, a.shape[1], axis=1)  # a bound serves as well
         if not self._activation.monotone:
             return np.full_like(a, np.inf)
         change = self._activation.change
@@ -172,11 +170,6 @@ class Moves:
         weights = self._at.weights[number]
         return weights[self._units] if number == self._number + 1 else weights
 
-    @cached_property
-    def _farthest_output(self) -> Array:
-        """The largest direction of each unit, by size: ``(n_units,)`` or ``(n_examples, n_units)``."""
-        return np.asarray(np.abs(self._directions).max(axis=-2))
-
     def _later_units_stay_straight(self, t_max: Array) -> Mask:
         """Whether all later units stay on their straight lines when one unit moves by ``t_max``.
 
@@ -207,8 +200,8 @@ class Moves:
 
     # --- units that a compiled loop follows ------------------------------------------
 
-    def _compile(self, chosen: Mask, t_max: Array, move: Move | None, of: Array) -> None:
-        """Find the loop for these units and lay out what it reads; ``of`` is what the move's constants are of."""
+    def _compile(self, chosen: Mask, t_max: Array, move: Move | None, slope: Array | None = None) -> None:
+        """Find the loop for these units and lay out what it reads; ``slope`` of those on a straight line."""
         if not chosen.any():
             return
         if move is None or self._farthest > move.largest:
@@ -217,36 +210,45 @@ class Moves:
         from distnum import kernels
 
         at, v = self._at, self._directions
-        largest = float(np.where(chosen, t_max * self._farthest_output, 0).max())
-        on_line = move is _LINE
-        symmetric = at.scheme.symmetric and on_line
-        length = at.loss.length(largest, symmetric)
+        v = v if v.ndim == 3 else v[None]
+        largest = np.zeros(1, at.dtype)
+        kernels.largest_move(chosen, t_max, np.abs(v).max(axis=1), largest)
+        symmetric = at.scheme.symmetric and slope is not None
+        length = at.loss.length(float(largest[0]), symmetric)
+        symmetric = symmetric and length is not None
         # Where a unit that is not chosen would still be computed, its move must not be NaN.
         n_chosen = np.count_nonzero(chosen)
-        may_be_dense = on_line or n_chosen == chosen.size
+        may_be_dense = (slope is not None or n_chosen == chosen.size) and length is not None
         compact = not may_be_dense or 3 * n_chosen < chosen.size
+        constants = [] if symmetric else self._constants(move, slope)
+        n_terms = 0 if length is None else length.n_terms
+        examples, counts, units, data = layout = _side_by_side(chosen, constants, at.dtype, compact, n_more=1 + n_terms)
+        scales = slope if symmetric and slope is not None else np.empty((0, 0), at.dtype)
+        kernels.series_kernel(at.network.loss_function.name, n_terms)(
+            at.loss.factors[self._block],
+            at.loss.labels[self._block],
+            v,
+            scales,
+            examples,
+            chosen[examples],
+            units if compact else units[:0],
+            counts,
+            data,
+            len(constants),
+        )
+        more: tuple[Array, ...] = ()
         if length is None:
-            _, linear = at.loss.series(self._block, v, 0)
-            layout = _side_by_side(chosen, [linear, *move.constants(of)], compact=True)
-            examples = layout[0]
-            directions = v[examples] if v.ndim == 3 else v[None]
-            more = at.loss.factors[self._block][examples], np.ascontiguousarray(directions)
-            self._compiled.append((kernels.outputs_kernel(move.kind), (*layout, *more)))
-            return
-        if self._series is None or self._series[0].shape[1] < length.n_terms:
-            self._series = at.loss.series(self._block, v, length.n_terms)
-        coefficients, linear = self._series[0][:, : length.n_terms], self._series[1]
-        if not symmetric:
-            n_move_terms = _n_log_terms(move, self._farthest, at.dtype)
-            kernel = kernels.bent_kernel(move.kind, *length, n_move_terms, compact)
-            fields: list[Any] = [linear, *move.constants(of), coefficients]
-        else:
+            kernel = kernels.outputs_kernel(move.kind)
+            of_examples = v[examples] if len(v) > 1 else v
+            more = at.loss.factors[self._block][examples], np.ascontiguousarray(of_examples)
+        elif symmetric:
             kernel = kernels.straight_kernel(*length, compact)
-            fields = [linear, coefficients]
-            if (chosen & (of != 1)).any():
-                powers = np.cumprod(np.broadcast_to(of[:, None], coefficients.shape), axis=1)
-                fields = [linear * of, coefficients * powers]
-        self._compiled.append((kernel, _side_by_side(chosen, fields, compact)))
+        else:
+            kernel = kernels.bent_kernel(move.kind, *length, _n_log_terms(move, self._farthest, at.dtype), compact)
+        self._compiled.append((kernel, (*layout, *more)))
+
+    def _constants(self, move: Move, slope: Array | None) -> tuple[Array, Array]:
+        return move.constants(self._a if slope is None else slope)
 
     def _compile_push(self, chosen: Mask, t_max: Array) -> None:
         """Lay out what the compiled push reads, if it can follow these units."""
@@ -259,7 +261,9 @@ class Moves:
             return
         from distnum import kernels
 
-        examples, counts, units, data = _side_by_side(chosen, move.constants(self._a), compact=True, grouped=False)
+        examples, counts, units, data = _side_by_side(
+            chosen, move.constants(self._a), at.dtype, compact=True, grouped=False
+        )
         # One length for all series in it, and not the shortest: few loops need be compiled.
         of_move, of_loss = series_length(farthest, at.dtype), at.loss.length(largest, symmetric=False)
         length = max(SeriesLength(5, 3), of_move, of_loss) if of_move and of_loss else SeriesLength(0, 0)
@@ -373,14 +377,15 @@ def _n_log_terms(move: Move, farthest: float, dtype: np.dtype) -> int:
 
 
 def _side_by_side(
-    chosen: Mask, fields: Sequence[Any], compact: bool, grouped: bool = True
+    chosen: Mask, fields: Sequence[Array], dtype: np.dtype, compact: bool, n_more: int = 0, grouped: bool = True
 ) -> tuple[Any, Any, Any, Any]:
     """Chosen units of each example and what belongs to them, laid out for a compiled loop.
 
     Args:
         chosen: which units, ``(n_examples, n_units)``.
-        fields: of all units, ``(n_examples, n_units)`` or ``(n_examples, n, n_units)``.
+        fields: of all units, ``(n_examples, n_units)`` each.
         compact: whether to leave out the units that are not chosen.
+        n_more: how many fields to leave room for.
         grouped: whether to fill up with fillers to whole groups.
 
     Returns:
@@ -395,27 +400,20 @@ def _side_by_side(
     if len(examples) < len(chosen):
         chosen = chosen[examples]
     n_examples, n_units = chosen.shape
-    fields = [field[:, None] if field.ndim == 2 else field for field in fields]
-    n_fields = sum(field.shape[1] for field in fields)
     width = n_columns(n_units)
-    if not compact:
-        data = np.zeros((n_examples, n_fields, width), fields[0].dtype)
-    else:
+    if compact:
         counts = np.empty(n_examples, np.int64)
         units = np.empty((n_examples, width), np.int32)
         kernels.list_units(chosen, units, counts)
         width = -(-int(counts.max()) // _GROUP) * _GROUP
         units = np.ascontiguousarray(units[:, :width])
-        data = np.zeros((n_examples, n_fields, width), fields[0].dtype)
-    first = 0
-    for field in fields:
-        part = data[:, first : first + field.shape[1]]
+    data = np.zeros((n_examples, len(fields) + n_more, width), dtype)
+    for number, field in enumerate(fields):
         if compact:
-            kernels.take_units(field, examples, units, counts, part)
+            kernels.take_units(field, examples, units, counts, data[:, number])
         else:
             some = field if n_examples == len(field) else field[examples]
-            np.multiply(some, chosen[:, None], out=part[:, :, :n_units])
-        first += field.shape[1]
+            np.multiply(some, chosen, out=data[:, number, :n_units])
     if not compact:
         return examples, np.full(n_examples, width), np.zeros((n_examples, width), np.int32), data
     return examples, -(-counts // _GROUP) * _GROUP if grouped else counts, units, data
