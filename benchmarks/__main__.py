@@ -20,7 +20,9 @@ from typing import Any
 
 from benchmarks.gradients import compare_gradients, print_gradients
 from benchmarks.growth import draw, measure_growth, print_growth
+from benchmarks.memory import measure_memory, print_memory
 from benchmarks.overhead import measure_all, print_overhead
+from benchmarks.profile import print_profile, profile_all
 from benchmarks.rivals import compare_rivals, print_rivals
 from benchmarks.scaling import compare_scaling, print_scaling
 from benchmarks.startup import measure_startup, print_startup
@@ -29,6 +31,8 @@ from distnum.runs import machine_facts, version_facts
 
 PARTS: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {
     "gradients": (compare_gradients, print_gradients),
+    "profile": (profile_all, print_profile),
+    "memory": (measure_memory, print_memory),
     "scaling": (compare_scaling, print_scaling),
     "overhead": (measure_all, print_overhead),
     "startup": (measure_startup, print_startup),

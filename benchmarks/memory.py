@@ -1,0 +1,50 @@
+"""How much memory a worker needs for wide networks and large batches.
+
+python -m benchmarks.memory
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+SETTINGS = [((784, 50, 10), 100), ((784, 2000, 10), 1000), ((784, 2000, 10), 4000), ((784, 2000, 2000, 10), 1000)]
+
+# A process of its own for each, as a worker is one: peaks are of whole processes.
+CODE = """
+import resource
+import numpy as np
+from distnum.blas import single_threaded_blas
+from distnum.data import batch_at, load_data
+from distnum.networks import Network
+from distnum.propagation import Propagation
+network = Network({sizes})
+objective = Propagation(network)
+with single_threaded_blas():
+    point = objective.at(network.initial_params(), batch_at(load_data(), 0, {batch_size}, np.float64, 1))
+    point.grad_slice(np.arange(len(objective.tiles) - 1))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def measure_memory() -> list[dict[str, Any]]:
+    """The most memory, in MB, that a process which computes one whole gradient has held."""
+    rows = []
+    for sizes, batch_size in SETTINGS:
+        code = CODE.format(sizes=sizes, batch_size=batch_size)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        network = "-".join(map(str, sizes))
+        rows.append({"network": f"{network} relu, batch {batch_size:,}", "peak_mb": float(done.stdout)})
+    return rows
+
+
+def print_memory(rows: list[dict[str, Any]]) -> None:
+    """Print what ``measure_memory`` returned."""
+    print("The most memory that a process with one whole gradient holds, interpreter and libraries included\n")
+    for row in rows:
+        print(f"  {row['network']:<36} {row['peak_mb']:6.0f} MB")
+
+
+if __name__ == "__main__":
+    print_memory(measure_memory())
