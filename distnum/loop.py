@@ -127,7 +127,9 @@ class _Planner:
         n_groups = int(groups[-1]) + 1
         cost = sum(np.bincount(groups[shard], costs[shard], n_groups) for shard in shards)
         seconds = sum(one.group_s for one in slices if one.group_s is not None)
-        rates = np.divide(seconds, cost, out=np.ones(n_groups), where=np.asarray(cost) > 0)
+        known = np.asarray(cost) > 0
+        rates = np.full(n_groups, np.sum(seconds) / max(np.sum(cost), 1e-300))  # of a group that had nothing to do
+        np.divide(seconds, cost, out=rates, where=known)
         self._costs = costs
         # Halfway to what was measured: one step may have been disturbed.
         self._rates = rates if self._rates is None else (self._rates + rates) / 2

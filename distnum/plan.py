@@ -66,14 +66,15 @@ def make_shards(costs: NDArray[np.floating], n_shards: int, groups: NDArray[np.i
     for group in np.argsort(-group_costs, kind="stable").tolist():
         start, stop, cost = int(starts[group]), stops[group], float(group_costs[group])
         by_room = sorted(range(n_shards), key=lambda shard: (-room[shard], len(chosen[shard]), shard))
-        # What each shard is to get of the group; the last one the rest.
-        portions = [(0.0, shard) for shard in by_room] if mean == 0 else []
+        # What each shard is to get of the group: all the room it has; the last one the rest.
+        portions = []
         left = cost
-        while left > 0 or not portions:
-            shard = by_room[len(portions)]
-            last = left <= room[shard] + _OVERFULL * mean or len(portions) == n_shards - 1
+        for shard in by_room:
+            last = mean > 0 and left <= room[shard] + _OVERFULL * mean
             portions.append((left if last else room[shard], shard))
-            left -= portions[-1][0]
+            left -= room[shard]
+            if last:
+                break
         # Among equal ones the shard with fewest tiles, so that tiles that cost nothing spread too.
         heap = [(-portion, len(chosen[shard]), shard) for portion, shard in portions]
         heapq.heapify(heap)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from distnum.plan import assemble, balance, even_tiles, make_shards
@@ -22,6 +22,7 @@ def test_even_tiles_cover_everything_once(n_items: int, n_tiles: int) -> None:
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=200), st.integers(1, 70))
+@example([5e-324], 2)  # whose mean is zero
 def test_every_tile_is_in_one_shard(costs: list[float], n_shards: int) -> None:
     shards = make_shards(np.array(costs), n_shards)
     assert len(shards) == n_shards

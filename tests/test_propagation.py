@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import product
 
 import numpy as np
 import pytest
 
+from benchmarks.memory import CODE
 from distnum import Activation
 from distnum.data import batch_at, load_data
 from distnum.networks import Network
@@ -256,6 +259,14 @@ def test_busiest_shard_of_real_digits(n_shards: int) -> None:
         assert max(work) <= 1.10 * np.mean(work)
         before = objective.at(params, (x, y)).costs
         assert balance(before, shards) <= 1.10
+
+
+@pytest.mark.process
+def test_memory_is_bounded_whatever_the_width_and_the_batch() -> None:
+    code = CODE.format(sizes=(784, 2000, 10), batch_size=1000)
+    for _ in range(2):  # the first may compile, once on a machine, which takes memory of its own
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert float(done.stdout) < 500
 
 
 def test_an_input_that_is_zero_everywhere_costs_and_changes_nothing() -> None:
