@@ -27,14 +27,9 @@ from distnum.compiling import Kernel
 __all__ = [
     "KINDS",
     "bent_kernel",
-    "largest_move",
-    "list_units",
     "outputs_kernel",
     "push_kernel",
-    "series_kernel",
-    "sparse_product",
     "straight_kernel",
-    "take_units",
 ]
 
 LINE, RELU, TANH, SIGMOID, SOFTPLUS, STEP, SIGN, QUANTIZE, USER = range(9)
@@ -464,152 +459,6 @@ def push_kernel(kind: str | Callable[[float], float], loss: str, n_terms: int, n
                             total[moved[first + lane], unit] += weights[pair] * change
 
     return Kernel(kernel) if number != USER else _with_users_move(kernel, kind)
-
-
-@cache
-def series_kernel(loss: str, n_terms: int) -> Kernel:
-    """How the loss of an example changes along the direction of each unit: its series, see ``losses.py``.
-
-    Args:
-        loss: ``"cross_entropy"`` or ``"mean_squared_error"``.
-        n_terms: how many coefficients to give.
-
-    Returns:
-        a function of the ``factors`` and the ``labels`` of the loss at all examples; the directions
-        ``v (1 or all examples, n_outputs, n_units)``; ``scales``, by which a unit's direction is
-        multiplied, ``(all examples, n_units)``, or empty; the ``examples`` to take, and of them the
-        ``chosen`` units ``(n_examples, n_units)``; ``counts`` and ``units`` as a loop over these wants
-        them, or no ``units``, where it takes all; and ``data (n_examples, n_fields, width)``, into
-        which ``l`` and ``c_k`` are written from the field ``first`` on.
-    """
-    softmax = loss == "cross_entropy"
-
-    def kernel(
-        factors: Any,
-        labels: Any,
-        v: Any,
-        scales: Any,
-        examples: Any,
-        chosen: Any,
-        units: Any,
-        counts: Any,
-        data: Any,
-        first: Any,
-    ) -> None:
-        dtype = factors.dtype
-        zero, one, two = dtype.type(0), dtype.type(1), dtype.type(2)
-        n_units = v.shape[2]
-        sums = np.empty((n_terms, n_units), dtype)
-        scale, power = np.empty(n_units, dtype), np.empty(n_units, dtype)
-        linear = np.zeros(n_units, dtype)
-        n_outputs = dtype.type(factors.shape[1])
-        for row in range(len(examples)):
-            example = examples[row]
-            directions = v[example if len(v) > 1 else 0]
-            sums[:] = zero
-            for c in range(factors.shape[1]):
-                factor, x = factors[example, c], directions[c]
-                for j in range(n_units):
-                    if softmax:
-                        term = factor * x[j]
-                        for k in range(n_terms):
-                            sums[k, j] += term
-                            term = term * x[j] * (one / dtype.type(k + 2))
-                    elif n_terms > 0:
-                        sums[0, j] += two * factor * x[j] / n_outputs
-                        sums[1, j] += x[j] * x[j] / n_outputs
-            if softmax:
-                linear[:] = directions[labels[example]]
-            for j in range(n_units):
-                scale[j] = (one if len(scales) == 0 else scales[example, j]) if chosen[row, j] else zero
-            if len(units) == 0:
-                for j in range(n_units):
-                    power[j] = scale[j]
-                    data[row, first, j] = linear[j] * scale[j]
-                for k in range(n_terms):
-                    for j in range(n_units):
-                        data[row, first + 1 + k, j] = sums[k, j] * power[j]
-                        power[j] *= scale[j]
-            else:
-                for j in range(counts[row]):
-                    unit = units[row, j]
-                    t = scale[unit]
-                    data[row, first, j] = linear[unit] * t
-                    for k in range(n_terms):
-                        data[row, first + 1 + k, j] = sums[k, unit] * t
-                        t = t * scale[unit]
-
-    return Kernel(kernel)
-
-
-def _largest_move(chosen: Any, t_max: Any, farthest: Any, largest: Any) -> None:
-    for example in range(len(chosen)):
-        of_example = farthest[example if len(farthest) > 1 else 0]
-        for unit in range(chosen.shape[1]):
-            if chosen[example, unit]:
-                largest[0] = max(largest[0], t_max[example, unit] * of_example[unit])
-
-
-def _list_units(chosen: Any, units: Any, counts: Any) -> None:
-    for example in range(len(chosen)):
-        n = 0
-        for unit in range(chosen.shape[1]):
-            units[example, n] = unit
-            n += chosen[example, unit]
-        counts[example] = n
-        units[example, n:] = chosen.shape[1]
-
-
-def _take_units(values: Any, examples: Any, units: Any, counts: Any, taken: Any) -> None:
-    for row in range(len(examples)):
-        for j in range(counts[row]):
-            taken[row, j] = values[examples[row], units[row, j]]
-
-
-def _sparse_product(x: Any, weights: Any, biases: Any, product: Any) -> None:
-    zero = x.dtype.type(0)
-    n_out = weights.shape[1]
-    of = np.empty(x.shape, np.int32)
-    counts = np.empty(len(x), np.int64)
-    for example in range(len(x)):
-        n = 0
-        for i in range(x.shape[1]):
-            of[example, n] = i
-            n += x[example, i] != zero
-        counts[example] = n
-    # Some units at a time, whose weights stay in a core's second-level cache for all examples.
-    for start in range(0, n_out, 512):
-        stop = min(start + 512, n_out)
-        for example in range(len(x)):
-            z, a = x[example], product[example, start:stop]
-            a[:] = biases[start:stop]
-            n = counts[example]
-            n_fours = n - n % 4
-            # Four inputs at once: the sums are read and written a quarter as often.
-            for k in range(0, n_fours, 4):
-                i0, i1, i2, i3 = of[example, k], of[example, k + 1], of[example, k + 2], of[example, k + 3]
-                w0, w1 = weights[i0, start:stop], weights[i1, start:stop]
-                w2, w3 = weights[i2, start:stop], weights[i3, start:stop]
-                for j in range(stop - start):
-                    a[j] += (z[i0] * w0[j] + z[i1] * w1[j]) + (z[i2] * w2[j] + z[i3] * w3[j])
-            for k in range(n_fours, n):
-                i0 = of[example, k]
-                w0 = weights[i0, start:stop]
-                for j in range(stop - start):
-                    a[j] += z[i0] * w0[j]
-
-
-largest_move = Kernel(_largest_move)
-"""Put into ``largest (1,)`` the largest ``t_max * farthest`` of the chosen units; ``farthest (1 or n, n_units)``."""
-
-list_units = Kernel(_list_units)
-"""Write the numbers of the chosen units of each example, one after the other, and how many they are."""
-
-take_units = Kernel(_take_units)
-"""Write a value ``(all examples, n_units)`` for each of these units of these examples."""
-
-sparse_product = Kernel(_sparse_product)
-"""``x @ weights + biases`` for ``x`` whose entries are mostly zero; ``x`` and ``weights`` in row-major order."""
 
 
 def _with_users_move(kernel: Any, f: Any) -> Kernel:

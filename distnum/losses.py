@@ -16,7 +16,7 @@ so that no two nearly equal losses are subtracted:
 
 whose coefficients belong to the example and the unit: ``c_k = sum_c p_c v_c^k / k!`` and ``l = v_y``
 for the first, ``c_1 = 2 sum_c r_c v_c / C`` and ``c_2 = sum_c v_c^2 / C`` for the second. A compiled
-loop sums them over the outputs once (``kernels.series_kernel``), before the many ``t``.
+loop sums them over the outputs once (``layouts.series_kernel``), before the many ``t``.
 """
 
 from __future__ import annotations

@@ -207,12 +207,12 @@ class Moves:
         if move is None or self._farthest > move.largest:
             self._by_numpy |= chosen
             return
-        from distnum import kernels
+        from distnum import kernels, layouts
 
         at, v = self._at, self._directions
         v = v if v.ndim == 3 else v[None]
         largest = np.zeros(1, at.dtype)
-        kernels.largest_move(chosen, t_max, np.abs(v).max(axis=1), largest)
+        layouts.largest_move(chosen, t_max, np.abs(v).max(axis=1), largest)
         symmetric = at.scheme.symmetric and slope is not None
         length = at.loss.length(float(largest[0]), symmetric)
         symmetric = symmetric and length is not None
@@ -224,7 +224,7 @@ class Moves:
         n_terms = 0 if length is None else length.n_terms
         examples, counts, units, data = layout = _side_by_side(chosen, constants, at.dtype, compact, n_more=1 + n_terms)
         scales = slope if symmetric and slope is not None else np.empty((0, 0), at.dtype)
-        kernels.series_kernel(at.network.loss_function.name, n_terms)(
+        layouts.series_kernel(at.network.loss_function.name, n_terms)(
             at.loss.factors[self._block],
             at.loss.labels[self._block],
             v,
@@ -394,7 +394,7 @@ def _side_by_side(
         groups is zero and moves nothing; where the units are not compact that goes for those
         not chosen too.
     """
-    from distnum import kernels
+    from distnum import layouts
 
     examples = np.flatnonzero(chosen.any(axis=1))
     if len(examples) < len(chosen):
@@ -404,13 +404,13 @@ def _side_by_side(
     if compact:
         counts = np.empty(n_examples, np.int64)
         units = np.empty((n_examples, width), np.int32)
-        kernels.list_units(chosen, units, counts)
+        layouts.list_units(chosen, units, counts)
         width = -(-int(counts.max()) // _GROUP) * _GROUP
         units = np.ascontiguousarray(units[:, :width])
     data = np.zeros((n_examples, len(fields) + n_more, width), dtype)
     for number, field in enumerate(fields):
         if compact:
-            kernels.take_units(field, examples, units, counts, data[:, number])
+            layouts.take_units(field, examples, units, counts, data[:, number])
         else:
             some = field if n_examples == len(field) else field[examples]
             np.multiply(some, chosen, out=data[:, number, :n_units])

@@ -183,7 +183,7 @@ class Propagation:
 
     def _forward(self, params: Array, x: Array, n_threads: int) -> tuple[list[Array], list[Array]]:
         """What goes into the layers, ``(n_in + 1, n_examples)`` with ones for the bias, and comes out of them."""
-        from distnum import kernels
+        from distnum import layouts
 
         layers = self.network.layers
         inputs = [np.empty((layer.n_rows, len(x)), params.dtype) for layer in layers]
@@ -197,7 +197,7 @@ class Propagation:
                 inputs[number][:-1, block] = z.T
                 inputs[number][-1, block] = 1
                 if number == 0 and sparse:
-                    kernels.sparse_product(z, rows[:-1], rows[-1], a)
+                    layouts.sparse_product(z, rows[:-1], rows[-1], a)
                 else:
                     np.add(z @ rows[:-1], rows[-1], out=a)
                 z = self.network.activation.value(a)

@@ -172,22 +172,23 @@ def train(
     array([3., 3.])
     """
     began = perf_counter()
-    watch = Watch(Path(out) if out is not None else None, quiet=not progress)
-
-    def prepared(job: Job, done: int) -> None:
-        watch.prepared(job, done)
-        if on_prepared is not None:
-            on_prepared(job, done)
-
-    def started(pool: Pool, step_s: float) -> None:
-        watch.started(pool, step_s)
-        if on_start is not None:
-            on_start(pool, step_s)
-
-    def stepped(step: Step, row: dict[str, Any]) -> bool | None:
-        watch.stepped(step, row)
-        return on_step(step, row) if on_step is not None else None
-
+    if progress:
+        watch = Watch(Path(out) if out is not None else None, quiet=False)
+        try:
+            return train(
+                loss,
+                params,
+                data=data,
+                out=out,
+                resume=resume,
+                config=config,
+                on_prepared=_both(watch.prepared, on_prepared),
+                on_start=_both(watch.started, on_start),
+                on_step=_both(watch.stepped, on_step),
+                **options,
+            )
+        finally:
+            watch.close()
     run: RunFolder | None = None
     if resume:
         if out is None:
@@ -202,17 +203,26 @@ def train(
             state = job.initial
             if out is not None:
                 run = RunFolder.create(Path(out), job.folder_config())
-        prepared(job, state.step)
-        estimated = started if progress or on_start is not None else None
-        return _train(job, run, state, resume, new_config, began, estimated, stepped)
+        if on_prepared is not None:
+            on_prepared(job, state.step)
+        return _train(job, run, state, resume, new_config, began, on_start, on_step)
     except Exception:
         if run is not None:
             run.discard()  # unless it has been begun
         raise
     finally:
-        watch.close()
         if run is not None:
             run.close()
+
+
+def _both(first: Callable[..., Any], second: Callable[..., Any] | None) -> Callable[..., Any]:
+    """A callback that calls two, if there are two; what the last returns counts."""
+
+    def call(*arguments: Any) -> Any:
+        told = first(*arguments)
+        return told if second is None else second(*arguments)
+
+    return call
 
 
 def _resumed(

@@ -38,6 +38,12 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*DISTNUM, *arguments], cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
 
 
+def _listen_to_signals() -> None:
+    """As a shell starts a command, also where these tests run under nohup or in the background."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @contextmanager
 def started(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
     """A command in a process group of its own, as a shell would start it."""
@@ -49,6 +55,7 @@ def started(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> It
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=_listen_to_signals,
     )
     try:
         yield process
