@@ -262,10 +262,10 @@ def test_busiest_shard_of_real_digits(n_shards: int) -> None:
 
 
 @pytest.mark.process
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells a process its own peak")
 def test_memory_is_bounded_whatever_the_width_and_the_batch() -> None:
     code = CODE.format(sizes=(784, 2000, 10), batch_size=1000)
-    for _ in range(2):  # the first may compile, once on a machine, which takes memory of its own
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert float(done.stdout) < 500
 
 
