@@ -24,8 +24,9 @@ from distnum.config import Config
 from distnum.jobs import network_job
 from distnum.loop import run_steps
 from distnum.plan import shard_size
-from distnum.pools import RayPool, SerialPool
+from distnum.pools import SerialPool
 from distnum.propagation import Propagation
+from distnum.ray_pool import RayPool
 from distnum.runs import RunFolder
 
 

@@ -31,9 +31,8 @@ from benchmarks.timing import interleaved, paired_ratio, spread
 from distnum.blas import single_threaded_blas
 from distnum.networks import Network
 from distnum.objectives import BlackBox, Layout
-from distnum.plan import assemble, make_shards
-from distnum.pools import RayPool
 from distnum.propagation import Propagation
+from distnum.ray_pool import RayPool
 
 __all__ = ["compare_rivals", "print_rivals"]
 
@@ -133,8 +132,8 @@ def _black_box_on_ray(setting: _Setting) -> Iterator[Gradient]:
     with RayPool(objective, _no_batch, N_PROCESSES) as pool:
 
         def gradient() -> Array:
-            shards = make_shards(objective.at(params, None).costs, pool.n_workers)
-            return assemble(objective.tiles, shards, [one.values for one in pool.grad_slices(1, params, shards)])
+            pool.plan(objective.expected_costs(None))
+            return pool.gradient(1, params).grad
 
         yield gradient
 

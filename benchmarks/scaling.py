@@ -19,9 +19,8 @@ from benchmarks.timing import interleaved, paired_ratio, spread
 from distnum.blas import single_threaded_blas
 from distnum.data import batch_at, load_data
 from distnum.networks import Network
-from distnum.plan import make_shards
-from distnum.pools import RayPool
 from distnum.propagation import Propagation
+from distnum.ray_pool import RayPool
 from distnum.ray_session import ray_session
 
 SETTINGS = [
@@ -64,13 +63,14 @@ def compare_scaling(repeats: int = 9) -> dict[str, Any]:
                 o.at(p, batch, n).grad_slice(tiles)
 
             with RayPool(objective, source, 1) as one, RayPool(objective, source, 2) as two:
-                costs = objective.at(params, batch).costs
+                for pool in (one, two):
+                    pool.plan(objective.at(params, batch).costs)
                 times = interleaved(
                     {
                         "1 thread": partial(on_threads, 1),
                         "2 threads": partial(on_threads, 2),
-                        "1 worker": partial(one.grad_slices, 1, params, [tiles]),
-                        "2 workers": partial(two.grad_slices, 1, params, make_shards(costs, 2, objective.groups)),
+                        "1 worker": partial(one.gradient, 1, params),
+                        "2 workers": partial(two.gradient, 1, params),
                         "a spin on 1 thread": partial(_spin_on, 1),
                         "a spin on 2 threads": partial(_spin_on, 2),
                     },

@@ -172,7 +172,8 @@ def _parser() -> argparse.ArgumentParser:
 
     resume = _command(commands, "resume", _resume, "continue a run that was interrupted, to the same bits")
     resume.add_argument("dir", metavar="DIR", help="folder of the run")
-    _add_config_options(resume, ["workers", "threads_per_worker", "address"])
+    where = ["workers", "threads_per_worker", "address", "step_deadline", "wait_for_workers"]
+    _add_config_options(resume, [*where, "on_nonfinite", "on_write_error"])
     resume.add_argument("--steps", metavar="N", dest="steps", help="train to this step instead of the planned one")
     _add_output_options(resume)
 

@@ -29,13 +29,14 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Config", "Kind", "checked", "kind_of", "read_toml", "whole", "write_toml"]
+__all__ = ["Config", "Kind", "checked", "kind_of", "read_toml", "whole", "workers_range", "write_toml"]
 
 METHODS = ("propagate", "naive")
 DTYPES = ("float64", "float32")
 
 ARTICLE_H = 1e-4
 _MOST_UNITS = 1_000_000
+_MOST_WORKERS = 100_000
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,29 @@ def _activation(value: Any) -> str:
     return get_activation(value).name
 
 
+def _workers(value: Any) -> int | str:
+    if value == "auto":
+        return "auto"
+    if isinstance(value, str) and ":" in value:
+        least, most = workers_range(value)
+        if most is None or not 1 <= least <= most <= _MOST_WORKERS:
+            raise ValueError
+        return value if least < most else least
+    return int(whole(0, _MOST_WORKERS).convert(value))
+
+
+def workers_range(workers: int | str) -> tuple[int, int | None]:
+    """The least and the most workers that a field ``workers`` allows; None for as many as suit the cluster.
+
+    >>> workers_range("2:8"), workers_range(4), workers_range("auto")
+    ((2, 8), (4, 4), (1, None))
+    """
+    if workers == "auto":
+        return 1, None
+    least, colon, most = str(workers).partition(":")
+    return _int(least), _int(most if colon else least)
+
+
 def _address(value: Any) -> str:
     text = _text(value)
     host, _, port = text.removeprefix("ray://").rpartition(":")
@@ -157,6 +181,7 @@ def _address(value: Any) -> str:
 
 
 _ADDRESS = Kind("HOST:PORT of a Ray cluster's head, or auto", _address)
+_WORKERS = Kind("'auto' or a whole number of at least 0 and at most 100,000, or two of them as in 2:8", _workers)
 _TEXT = Kind("a text that is not empty", _text)
 _SIZES = Kind(f"whole numbers of at least 1 and at most {_MOST_UNITS:,}, separated by commas, or 'none'", _sizes)
 _ACTIVATION = Kind("the name of an activation", _activation)
@@ -272,15 +297,31 @@ class Config:
     clip_norm: float | None = _field(
         optional(real(above=0)), "shorten longer gradients to this norm (default: never)", None, "NORM", TRAINING
     )
+    on_nonfinite: str = _field(
+        choice("stop", "skip", "rollback"),
+        "what to do where a loss or gradient is not finite: stop, skip the step, or go back to the last checkpoint "
+        "with half the learning rate",
+        "stop",
+        None,
+        TRAINING,
+    )
     seed: int = _field(whole(0, 2**63 - 1), "of the initial weights and the batches", 0, "N", TRAINING)
 
     evaluate_every: int = _field(whole(1), "steps between evaluations on the test examples", 100, "N", KEEPING)
     checkpoint_every: int = _field(whole(1), "steps between checkpoints", 100, "N", KEEPING)
     keep_checkpoints: int = _field(whole(1), "how many checkpoints to keep", 3, "N", KEEPING)
+    on_write_error: str = _field(
+        choice("stop", "continue"),
+        "what to do where the run's folder cannot be written: stop, or train on and try again",
+        "stop",
+        None,
+        KEEPING,
+    )
 
-    workers: int | Literal["auto"] = _field(
-        either("auto", whole(0, 100_000)),
-        "Ray workers; auto for what suits the machine, 0 for this process without Ray",
+    workers: int | str = _field(
+        _WORKERS,
+        "Ray workers; auto for what suits the machine, 2:8 for at least two and up to eight as they come and go, "
+        "0 for this process without Ray",
         "auto",
         "N",
         MACHINE,
@@ -294,6 +335,17 @@ class Config:
         None,
         "ADDRESS",
         MACHINE,
+    )
+
+    step_deadline: float | Literal["auto"] = _field(
+        either("auto", real(above=0)),
+        "seconds after which a worker is given up that does not answer; auto takes them from what answers have taken",
+        "auto",
+        "S",
+        MACHINE,
+    )
+    wait_for_workers: float = _field(
+        real(at_least=0), "seconds to wait for workers where there are too few", 60.0, "S", MACHINE
     )
 
     def __post_init__(self) -> None:
@@ -335,7 +387,9 @@ class Config:
 
     def deciding(self) -> dict[str, Any]:
         """The fields that decide the bits of the parameters after a given step."""
-        free = {"workers", "threads_per_worker", "address", "evaluate_every", "checkpoint_every", "keep_checkpoints"}
+        groups = {item.name: item.metadata["group"] for item in fields(self)}
+        # A finite step has the same bits whatever is to be done at one that is not.
+        free = {name for name, group in groups.items() if group in (KEEPING, MACHINE)} | {"on_nonfinite"}
         return {name: value for name, value in self.to_dict().items() if name not in free}
 
 

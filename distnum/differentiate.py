@@ -11,8 +11,8 @@ import numpy as np
 from distnum.config import checked, whole
 from distnum.errors import InputError
 from distnum.objectives import BlackBox, Layout, check_takes
-from distnum.plan import assemble, make_shards
-from distnum.pools import Pool, RayPool, SerialPool
+from distnum.pools import Pool, SerialPool
+from distnum.ray_pool import RayPool
 
 __all__ = ["GradientCheck", "check_gradient", "gradient"]
 
@@ -58,9 +58,8 @@ def gradient(
     else:
         pool = RayPool(objective, _no_batch, workers, address=address, dtype=flat.dtype)
     with pool:
-        shards = make_shards(objective.expected_costs(None), pool.n_workers)
-        found = [grad_slice.values for grad_slice in pool.grad_slices(1, flat, shards)]
-        return layout.view(assemble(objective.tiles, shards, found))
+        pool.plan(objective.expected_costs(None))
+        return layout.view(pool.gradient(1, flat).grad)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["InputError", "TrainingError"]
+__all__ = ["InputError", "NotFiniteError", "TrainingError"]
 
 
 class InputError(ValueError):
@@ -18,3 +18,7 @@ class TrainingError(RuntimeError):
 
     The command line prints the message as one line and exits with code 1.
     """
+
+
+class NotFiniteError(TrainingError):
+    """A loss or a partial derivative is infinite or not a number."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
@@ -13,15 +13,19 @@ from numpy.typing import NDArray
 
 from distnum.blas import single_threaded_blas
 from distnum.checkpoints import State, frozen
-from distnum.errors import TrainingError
+from distnum.errors import NotFiniteError, TrainingError
+from distnum.events import Event, Tell, log_event
 from distnum.jobs import Job
 from distnum.optimizers import Schedule, clip
-from distnum.plan import Shard, assemble, make_shards
-from distnum.pools import GradSlice, Pool
+from distnum.pools import Gathered, KeptSlices, Pool
 
 __all__ = ["Step", "run_steps"]
 
 Array = NDArray[np.floating]
+
+# So many steps in a row may be skipped, and so small may the learning rate become.
+_MOST_SKIPPED = 50
+_LEAST_RATE_FACTOR = 1e-3
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,25 @@ class Step:
         return {name: value for name, value in vars(self).items() if name != "state"}
 
 
-def run_steps(job: Job, pool: Pool, state: State) -> Iterator[Step]:
+def run_steps(
+    job: Job,
+    pool: Pool,
+    state: State,
+    safe: State | None = None,
+    kept: KeptSlices | None = None,
+    tell: Tell = log_event,
+) -> Iterator[Step]:
     """The steps of a job from a state on; the state after each is in its record.
+
+    After a step that was not finite the numbers may go back, with ``on_nonfinite = "rollback"``.
+
+    Args:
+        job, pool: what is computed, and where.
+        state: where to begin.
+        safe: the last checkpoint before it, where steps are counted as planned; by default
+            ``state`` itself.
+        kept: keeps what is finished of a long step.
+        tell: is told of steps that are not finite.
 
     Raises:
         TrainingError: a loss or a gradient is not finite, or the workers are lost.
@@ -71,31 +92,49 @@ def run_steps(job: Job, pool: Pool, state: State) -> Iterator[Step]:
     schedule = Schedule(
         config.schedule, config.learning_rate, config.steps, config.schedule_every, config.schedule_factor
     )
-    planner = _Planner(job, pool.n_workers)
+    planner = _Planner(job, pool)
     planner.plan(state.step + 1)
-    for number in range(state.step + 1, config.steps + 1):
+    safe = state if safe is None else safe
+    n_skipped = 0
+    while state.step < config.steps:
+        number = state.step + 1
+        learning_rate = schedule.at(number) * state.rate_factor
         started = perf_counter()
-        shards = planner.shards
         # The next step is planned while the workers compute, from what the one before has
         # cost: who computes what need not be perfect, and decides no bits.
         plan_next = partial(planner.plan, min(number + 1, config.steps))
-        with single_threaded_blas():
-            slices = pool.grad_slices(number, state.params, shards, plan_next)
-            grad = assemble(objective.tiles, shards, [one.values for one in slices], objective.order)
-            planner.learn(shards, slices)
-            gathered = perf_counter()
-
-            loss = slices[0].loss
-            assert loss is not None
-            _check_finite(job, number, loss, grad)
-            learning_rate = schedule.at(number)
-            grad, grad_norm = clip(grad, config.clip_norm)
-            with np.errstate(over="ignore", invalid="ignore"):
-                params, optimizer_state = optimizer.update(
-                    grad, state.optimizer_state, state.params, learning_rate, number
-                )
-            state = State(number, frozen(params), optimizer_state)
-        compute_s = max(grad_slice.compute_s for grad_slice in slices)
+        try:
+            with single_threaded_blas():
+                found = pool.gradient(number, state.params, plan_next, kept)
+                planner.learn(found)
+                gathered = perf_counter()
+                _check_finite(job, number, learning_rate, found)
+                grad, grad_norm = clip(found.grad, config.clip_norm)
+                with np.errstate(over="ignore", invalid="ignore"):
+                    params, optimizer_state = optimizer.update(
+                        grad, state.optimizer_state, state.params, learning_rate, number
+                    )
+        except NotFiniteError as error:
+            if config.on_nonfinite == "stop":
+                raise
+            planner.plan(number)  # in case it was not yet
+            if config.on_nonfinite == "rollback":
+                state = safe = _rolled_back(safe, state, number, error, tell)
+                planner.plan(state.step + 1)
+                continue
+            n_skipped += 1
+            if n_skipped == _MOST_SKIPPED:
+                raise TrainingError(f"{error} {n_skipped} steps in a row have been skipped.") from None
+            tell(Event("step_skipped", f"{error} The step is skipped.", number))
+            grad_norm, loss, compute_s, gathered = float("nan"), float("nan"), 0.0, perf_counter()
+            state = State(number, state.params, state.optimizer_state, state.rate_factor)
+            planner.plan(min(number + 1, config.steps))
+        else:
+            n_skipped = 0
+            loss, compute_s = found.loss, found.compute_s
+            state = State(number, frozen(params), optimizer_state, state.rate_factor)
+        if number % config.checkpoint_every == 0:
+            safe = state
         yield Step(
             step=number,
             loss=loss,
@@ -109,24 +148,39 @@ def run_steps(job: Job, pool: Pool, state: State) -> Iterator[Step]:
         )
 
 
-class _Planner:
-    """Decides which tiles each worker gets."""
+def _rolled_back(safe: State, state: State, number: int, error: NotFiniteError, tell: Tell) -> State:
+    """The last checkpoint's state, with half the learning rate."""
+    factor = state.rate_factor / 2
+    if factor < _LEAST_RATE_FACTOR:
+        raise TrainingError(f"{error} It has been tried with {state.rate_factor:g} times the learning rate.") from None
+    tell(
+        Event(
+            "rolled_back",
+            f"{error} Going back to step {safe.step}, with {factor:g} times the learning rate.",
+            number,
+            {"to_step": safe.step, "rate_factor": factor},
+        )
+    )
+    return State(safe.step, safe.params, safe.optimizer_state, factor)
 
-    def __init__(self, job: Job, n_workers: int) -> None:
+
+class _Planner:
+    """Tells the pool what the tiles of the next gradient will cost."""
+
+    def __init__(self, job: Job, pool: Pool) -> None:
         self._job = job
-        self._n_workers = n_workers
-        self.shards: list[Shard] = []
+        self._pool = pool
         self._costs: NDArray[np.float64] | None = None
         self._rates: NDArray[np.float64] | None = None
 
-    def learn(self, shards: Sequence[Shard], slices: Sequence[GradSlice]) -> None:
+    def learn(self, found: Gathered) -> None:
         """Take in what the tiles of a step have cost, and how many seconds that has meant in each group of tiles."""
-        groups, costs = self._job.objective.groups, slices[0].costs
-        if groups is None or costs is None or self._n_workers == 1:
+        groups, costs = self._job.objective.groups, found.costs
+        if groups is None or costs is None or not found.answers:
             return
         n_groups = int(groups[-1]) + 1
-        cost = sum(np.bincount(groups[shard], costs[shard], n_groups) for shard in shards)
-        seconds = sum(one.group_s for one in slices if one.group_s is not None)
+        cost = sum(np.bincount(groups[shard], costs[shard], n_groups) for shard, _ in found.answers)
+        seconds = sum(one.group_s for _, one in found.answers if one.group_s is not None)
         known = np.asarray(cost) > 0
         rates = np.full(n_groups, np.sum(seconds) / max(np.sum(cost), 1e-300))  # of a group that had nothing to do
         np.divide(seconds, cost, out=rates, where=known)
@@ -135,29 +189,29 @@ class _Planner:
         self._rates = rates if self._rates is None else (self._rates + rates) / 2
 
     def plan(self, number: int) -> None:
-        """Cut the work of a step into shards of nearly equal cost."""
+        """Plan the gradient of a step."""
         objective = self._job.objective
-        if self._n_workers == 1:
-            self.shards = [np.arange(len(objective.tiles) - 1)]
-        else:
-            costs = objective.expected_costs(self._job.batch_at(number), self._costs)
-            if self._rates is not None and objective.groups is not None:
-                costs = costs * self._rates[objective.groups]
-            self.shards = make_shards(costs, self._n_workers, objective.groups)
+        if self._pool.n_workers == 1 and self._costs is not None:
+            self._pool.plan(self._costs)  # for want of others all is one shard
+            return
+        costs = objective.expected_costs(self._job.batch_at(number), self._costs)
+        if self._rates is not None and objective.groups is not None:
+            costs = costs * self._rates[objective.groups]
+        self._pool.plan(costs)
 
 
-def _check_finite(job: Job, number: int, loss: float, grad: Array) -> None:
-    config = job.config
+def _check_finite(job: Job, number: int, learning_rate: float, found: Gathered) -> None:
+    config, loss, grad = job.config, found.loss, found.grad
     if number > 1:
-        remedy = f"Try a smaller learning rate than {config.learning_rate:g}, or clip_norm."
+        remedy = f"Try a smaller learning rate than {learning_rate:g}, or clip_norm."
     else:  # no update has been made yet
         std = f", smaller weights to begin with (init_std is {config.init_std:g})" if config.init_std else ""
         remedy = f"Try a smaller h{std}, or data of size one."
     if not np.isfinite(loss):
-        raise TrainingError(f"The loss is {loss} in step {number}. {remedy}")
+        raise NotFiniteError(f"The loss is {loss} in step {number}. {remedy}")
     if not np.isfinite(grad).all():
         index = int(np.flatnonzero(~np.isfinite(grad))[0])
-        raise TrainingError(
+        raise NotFiniteError(
             f"The partial derivative of parameter {job.objective.param_name(index)} (index {index}) is {grad[index]} "
             f"in step {number}, with h = {config.h}. {remedy}"
         )

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from distnum.errors import InputError, TrainingError
+from distnum.errors import InputError, NotFiniteError
 from distnum.plan import Shard, Tiles, even_tiles, indices_of
 from distnum.schemes import default_h, get_scheme, representable_h
 
@@ -265,7 +265,7 @@ class BlackBoxPoint:
                     f"the loss returned {type(value).__name__} {value!r:.60}; it must return one number."
                 ) from None
         if not np.isfinite(value):
-            raise TrainingError(f"The loss is {value} {where()}.")
+            raise NotFiniteError(f"The loss is {value} {where()}.")
         return value
 
     @cached_property

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from itertools import islice
 from time import perf_counter
 
@@ -12,10 +12,13 @@ import numpy as np
 
 from distnum.blas import single_threaded_blas
 from distnum.checkpoints import State
+from distnum.config import workers_range
 from distnum.errors import TrainingError
+from distnum.events import Tell, log_event
 from distnum.jobs import Job
 from distnum.loop import run_steps
-from distnum.pools import Pool, RayPool, SerialPool
+from distnum.pools import Pool, SerialPool
+from distnum.ray_pool import RayPool, WorkerCounts
 
 __all__ = ["best_layout", "estimate_gradient_s", "estimate_step_s", "open_pool"]
 
@@ -107,26 +110,51 @@ def estimate_step_s(job: Job, pool: Pool, state: State, gradient_s: float) -> fl
     return float(np.median(np.diff(ended)[1:])) if len(ended) > 2 else expected_s
 
 
-def open_pool(job: Job, gradient_s: float | None = None) -> Pool:
+def open_pool(job: Job, gradient_s: float | None = None, tell: Tell = log_event) -> Pool:
     """The pool that the configuration asks for.
 
     Args:
         job: what it will compute.
         gradient_s: what a gradient costs, for ``workers = "auto"``; estimated if not given.
+        tell: is told of workers that come and go.
 
     Raises:
         InputError: the cluster cannot be had.
     """
     config, threads_pay = job.config, job.objective.thread_safe
     asked = None if config.threads_per_worker == "auto" else int(config.threads_per_worker)
-    dtype = job.initial.params.dtype
     if config.workers == 0:
         return SerialPool(job.objective, job.batch_at, asked or (_n_cores() if threads_pay else 1))
-    if config.workers == "auto":
-        work_s = gradient_s if gradient_s is not None else estimate_gradient_s(job)
-        layout = partial(best_layout, work_s, n_threads=asked, threads_pay=threads_pay)
-        return RayPool(job.objective, job.batch_at, layout, asked or 1, config.address, dtype)
-    return RayPool(job.objective, job.batch_at, int(config.workers), asked or 1, config.address, dtype)
+    least, most = workers_range(config.workers)
+    n_workers: int | Callable[[int, int], WorkerCounts]
+    if most is None:
+        work_s = gradient_s if gradient_s else estimate_gradient_s(job)
+
+        def n_workers(n_cpus: int, n_nodes: int) -> WorkerCounts:
+            k, t = best_layout(work_s, n_cpus, n_nodes, n_threads=asked, threads_pay=threads_pay)
+            return WorkerCounts(least=1, most=k, at_start=k, n_threads=t)
+
+    elif least < most:
+
+        def n_workers(n_cpus: int, n_nodes: int) -> WorkerCounts:
+            k = max(least, min(most, n_cpus // (asked or 1)))
+            return WorkerCounts(least, k, at_start=least, n_threads=asked or 1)
+
+    else:
+        n_workers = most
+    return RayPool(
+        job.objective,
+        job.batch_at,
+        n_workers,
+        asked or 1,
+        config.address,
+        job.initial.params.dtype,
+        deadline_s=None if config.step_deadline == "auto" else float(config.step_deadline),
+        wait_s=config.wait_for_workers,
+        warm_up=job.initial.params if threads_pay else None,
+        n_asked=least,
+        tell=tell,
+    )
 
 
 def _n_cores() -> int:

@@ -11,12 +11,22 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Shard", "Tiles", "assemble", "balance", "even_tiles", "indices_of", "make_shards", "shard_size"]
+__all__ = [
+    "Shard",
+    "Tiles",
+    "all_tiles",
+    "balance",
+    "even_tiles",
+    "indices_of",
+    "make_shards",
+    "places_of",
+    "shard_size",
+]
 
 Tiles: TypeAlias = NDArray[np.int64]
 """Boundaries: tile ``t`` is the places ``tiles[t]`` to ``tiles[t + 1]`` in the order; shape ``(n_tiles + 1,)``."""
@@ -34,8 +44,13 @@ def even_tiles(n_items: int, n_tiles: int) -> Tiles:
     return np.linspace(0, n_items, n_tiles + 1).round().astype(np.int64)
 
 
-def make_shards(costs: NDArray[np.floating], n_shards: int, groups: NDArray[np.integer] | None = None) -> list[Shard]:
-    """Give every tile to one of ``n_shards`` shards, so that their costs are nearly equal and groups stay together.
+def make_shards(
+    costs: NDArray[np.floating],
+    n_shards: int,
+    groups: NDArray[np.integer] | None = None,
+    speeds: NDArray[np.floating] | None = None,
+) -> list[Shard]:
+    """Give every tile to one of ``n_shards`` shards, so that all take nearly as long and groups stay together.
 
     The costliest group goes first: to the shard with most room, if it has room for all of it,
     else to as few shards as have room together. Of its tiles the costliest goes first, each to
@@ -47,6 +62,7 @@ def make_shards(costs: NDArray[np.floating], n_shards: int, groups: NDArray[np.i
         costs: of the tiles, shape ``(n_tiles,)``, any unit, not negative.
         n_shards: how many to make; some may be left empty.
         groups: the number of the group that each tile is in, ascending; by default all are in one.
+        speeds: of who computes each shard, beside each other, shape ``(n_shards,)``; by default equal.
 
     Returns:
         the shards; every tile is in exactly one.
@@ -55,6 +71,8 @@ def make_shards(costs: NDArray[np.floating], n_shards: int, groups: NDArray[np.i
     [[0], [1, 2, 3]]
     >>> [shard.tolist() for shard in make_shards(np.ones(4), 2, np.array([0, 0, 1, 1]))]
     [[0, 1], [2, 3]]
+    >>> [shard.tolist() for shard in make_shards(np.ones(6), 2, speeds=np.array([1, 2]))]
+    [[2, 4], [0, 1, 3, 5]]
     """
     groups = np.zeros(len(costs), np.int64) if groups is None else groups
     starts = np.flatnonzero(np.diff(groups, prepend=-1))
@@ -62,7 +80,7 @@ def make_shards(costs: NDArray[np.floating], n_shards: int, groups: NDArray[np.i
     stops = [*starts[1:].tolist(), len(costs)]
     mean = float(costs.sum()) / n_shards
     chosen: list[list[int]] = [[] for _ in range(n_shards)]
-    room = [mean] * n_shards
+    room = [mean] * n_shards if speeds is None else (costs.sum() * speeds / np.sum(speeds)).tolist()
     for group in np.argsort(-group_costs, kind="stable").tolist():
         start, stop, cost = int(starts[group]), stops[group], float(group_costs[group])
         by_room = sorted(range(n_shards), key=lambda shard: (-room[shard], len(chosen[shard]), shard))
@@ -109,30 +127,41 @@ def indices_of(tiles: Tiles, shard: Shard) -> NDArray[np.int64]:
     return np.arange(sizes.sum()) + np.repeat(tiles[shard] - before, sizes)
 
 
+def places_of(tiles: Tiles, shard: Shard, order: NDArray[np.integer] | None) -> Any:
+    """Where in the gradient the partial derivatives of a shard belong: parameter indices, or a slice of all.
+
+    Args:
+        tiles: boundaries.
+        shard: whose tiles come one after the other.
+        order: the parameter indices in the order of the tiles; None if it is their own.
+    """
+    if len(shard) == len(tiles) - 1:
+        return slice(None) if order is None else order
+    indices = indices_of(tiles, shard)
+    return indices if order is None else order[indices]
+
+
+def all_tiles(tiles: Tiles) -> Shard:
+    """The shard that has every tile."""
+    return np.arange(len(tiles) - 1)
+
+
 def assemble(
     tiles: Tiles,
     shards: Sequence[Shard],
     grad_slices: Sequence[NDArray[np.floating]],
     order: NDArray[np.integer] | None = None,
 ) -> NDArray[np.floating]:
-    """The whole gradient, shape ``(n_params,)``, from the slices of the shards, their tiles one after the other.
+    """The whole gradient, shape ``(n_params,)``, from the slices of shards that have every tile between them.
 
     Args:
         tiles: boundaries.
-        shards: with every tile in one of them.
-        grad_slices: of the shards.
+        shards, grad_slices: each slice has its shard's tiles one after the other.
         order: the parameter indices in the order of the tiles; None if it is their own.
     """
     gradient = np.empty(int(tiles[-1]), grad_slices[0].dtype)
     for shard, grad_slice in zip(shards, grad_slices, strict=True):
         if grad_slice.shape != (shard_size(tiles, shard),):
             raise ValueError(f"slice has shape {grad_slice.shape}; its shard has {shard_size(tiles, shard)} indices")
-        if len(shard) == len(tiles) - 1:
-            gradient[:] = grad_slice
-        else:
-            gradient[indices_of(tiles, shard)] = grad_slice
-    if order is None:
-        return gradient
-    reordered = np.empty_like(gradient)
-    reordered[order] = gradient
-    return reordered
+        gradient[places_of(tiles, shard, order)] = grad_slice
+    return gradient

@@ -104,13 +104,17 @@ def _started(n_cpus: int, n_workers: int) -> _Own:
     """A session on this machine: nobody else may connect to it, and its workers run at full priority."""
     _check_memory(n_workers)
     environment = {"RAY_AUTH_MODE": "token", "RAY_worker_niceness": "0"}
+    # Its name is historic: whether other machines are to reach this one. Else all of Ray
+    # listens on the loopback address alone.
+    environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     environment["RAY_max_direct_call_object_size"] = str(INLINE_BYTES)
     # Else Ray warns of more workers than cores, which the user has asked for.
     environment["RAY_worker_maximum_startup_concurrency"] = str(max(n_workers, os.cpu_count() or 1))
     with contextlib.ExitStack() as stack:
         ray = stack.enter_context(_ray_module(environment))
         folder, mark = stack.enter_context(_watched_folder())
-        options: dict[str, Any] = {"num_cpus": max(n_cpus, os.cpu_count() or 1), "object_store_memory": _STORE_BYTES}
+        options: dict[str, Any] = {"address": "local", "num_cpus": max(n_cpus, os.cpu_count() or 1)}
+        options |= {"object_store_memory": _STORE_BYTES}
         options |= {"include_dashboard": False, "_temp_dir": str(folder)}
         try:
             stack.enter_context(_initialised(ray, options, mark))
@@ -133,6 +137,8 @@ def _ray_module(environment: dict[str, str]) -> Iterator[Any]:
             # The user has imported it before: it has read its settings then, and must read them again.
             with contextlib.suppress(KeyError, AttributeError):  # private, and perhaps gone one day
                 sys.modules["ray._raylet"].Config.initialize("")
+                if "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" in environment:
+                    setattr(sys.modules["ray._private.ray_constants"], "ENABLE_RAY_CLUSTER", False)  # noqa: B010
         yield ray
 
 

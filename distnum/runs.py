@@ -13,10 +13,10 @@ import logging
 import math
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ Array = NDArray[np.floating]
 
 log = logging.getLogger("distnum")
 
+_ROWS_EVERY_S = 1.0
 _LOCK = ".lock"
 _ROW_NUMBERS = ("loss", "compute_s", "dispatch_gather_s", "update_s")
 
@@ -46,7 +47,9 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._metrics: TextIO | None = None
+        self._metrics: BinaryIO | None = None
+        self._unwritten: list[bytes] = []
+        self._written = 0.0
         self._lock: Any = None
         self._made_folders: list[Path] = []
         self._begun = False
@@ -60,6 +63,14 @@ class RunFolder:
     @property
     def metrics_file(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def events_file(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def slices_folder(self) -> Path:
+        return self.path / "unfinished"
 
     @property
     def checkpoint_folder(self) -> Path:
@@ -97,7 +108,7 @@ class RunFolder:
             run._refuse_content()  # another process may have been quicker
             run.checkpoint_folder.mkdir()
             write_whole(run.config_file, content)
-            run._metrics = run.metrics_file.open("a", encoding="utf-8")
+            run._metrics = run.metrics_file.open("ab", buffering=0)
         except UnicodeEncodeError:
             raise InputError(f"config holds a path that is not UTF-8, {config.get('data')!a}.") from None
         except OSError as error:
@@ -164,7 +175,7 @@ class RunFolder:
         if not self._made_folders or self._begun or (self.checkpoint_folder.is_dir() and self._checkpoints()):
             return
         self.close()
-        for file in (self.metrics_file, self.config_file, self.path / _LOCK):
+        for file in (self.metrics_file, self.events_file, self.config_file, self.path / _LOCK):
             with contextlib.suppress(OSError):  # it was never made
                 file.unlink()
         for folder in self._made_folders:
@@ -172,11 +183,13 @@ class RunFolder:
                 folder.rmdir()
 
     def close(self) -> None:
+        if self._metrics is not None and self._unwritten:
+            # Rows that a full disk does not take have been reported; they are computed again.
+            with contextlib.suppress(TrainingError):
+                self.write_rows()
         for file in (self._metrics, self._lock):
             if file is not None:
-                # Rows that a full disk did not take have been reported; they are computed again.
-                with contextlib.suppress(OSError):
-                    file.close()
+                file.close()
         self._metrics = self._lock = None
 
     def config_values(self) -> dict[str, Any]:
@@ -205,11 +218,43 @@ class RunFolder:
     # --- rows ---------------------------------------------------------------------
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add a step's row to ``metrics.jsonl``."""
-        assert self._metrics is not None
+        """Add a step's row to ``metrics.jsonl``, where it stands within a second or so."""
         self._begun = True
+        self._unwritten.append(json_text(row).encode() + b"\n")
+        if perf_counter() - self._written > _ROWS_EVERY_S:
+            self.write_rows()
+
+    def write_rows(self) -> None:
+        """Write the rows that are not written yet; what cannot be written is tried again the next time."""
+        assert self._metrics is not None
+        self._written = perf_counter()
+        content = b"".join(self._unwritten)
+        before = self._metrics.seek(0, os.SEEK_END)
         try:
-            self._metrics.write(json_text(row) + "\n")
+            while content:
+                content = content[self._metrics.write(content) :]
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._metrics.truncate(before)  # no half of a row stays
+            raise _not_written(self.metrics_file, error) from None
+        self._unwritten = []
+
+    def append_event(self, row: Mapping[str, Any]) -> None:
+        """Add a row to ``events.jsonl``."""
+        try:
+            with self.events_file.open("ab") as file:
+                file.write(json_text(row).encode() + b"\n")
+        except OSError as error:
+            raise _not_written(self.events_file, error) from None
+
+    def rewrite_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Put these rows into ``metrics.jsonl`` in place of those there."""
+        assert self._metrics is not None
+        self._unwritten = []
+        try:
+            write_whole(self.metrics_file, b"".join(json_text(row).encode() + b"\n" for row in rows))
+            self._metrics.close()
+            self._metrics = self.metrics_file.open("ab", buffering=0)
         except OSError as error:
             raise _not_written(self.metrics_file, error) from None
 
@@ -249,7 +294,7 @@ class RunFolder:
             )
         try:
             write_whole(self.metrics_file, b"".join(line + b"\n" for line in lines[:n_kept]))
-            self._metrics = self.metrics_file.open("a", encoding="utf-8")
+            self._metrics = self.metrics_file.open("ab", buffering=0)
         except OSError as error:
             raise _not_written(self.metrics_file, error) from None
         return rows
@@ -277,6 +322,8 @@ class RunFolder:
             raise InputError(f"{where}: {line[:40]!r}.") from None
         if not isinstance(row, dict) or type(row.get("step")) is not int:
             raise InputError(f"{where}: it has no whole number 'step'.")
+        if row.get("skipped") is True:
+            row |= {"loss": math.nan, "grad_norm": math.nan}
         for name in _ROW_NUMBERS + (("test_accuracy",) if "test_accuracy" in row else ()):
             if type(row.get(name)) not in (int, float):
                 raise InputError(f"{where}: its {name!r} is {row.get(name)!r:.40}; it must be a number.")
@@ -284,19 +331,31 @@ class RunFolder:
 
     # --- checkpoints --------------------------------------------------------------
 
-    def save_checkpoint(self, state: State, deciding: Mapping[str, Any], keep: int) -> Path:
-        """Write a checkpoint and the rows so far to the disk; remove all but the newest ``keep``."""
+    def save_checkpoint(self, state: State, deciding: Mapping[str, Any], keep: int, every: int = 1) -> Path:
+        """Write a checkpoint and the rows so far to the disk; remove older ones.
+
+        The newest ``keep`` stay, and the newest one of a step that is a multiple of ``every``.
+        """
         path = self.checkpoint_file(state.step)
         try:
             if self._metrics is not None:
-                self._metrics.flush()
                 os.fsync(self._metrics.fileno())
             write_whole(path, checkpoint_bytes(state, deciding))
-            for old in self._checkpoints()[keep:]:
-                old.unlink(missing_ok=True)
+            there = self._checkpoints()
+            planned = [one for one in there if self._step_of(one) % every == 0][:1]
+            for old in there[keep:]:
+                if old not in planned:
+                    old.unlink(missing_ok=True)
         except OSError as error:
             raise _not_written(path, error) from None
         return path
+
+    def checkpoint_at(self, step: int) -> State | None:
+        """The state in the checkpoint of a step; None if it is not there, or not valid."""
+        try:
+            return read_checkpoint(self.checkpoint_file(step).read_bytes())[0]
+        except (OSError, CheckpointError):
+            return None
 
     def seconds_to_save(self, state: State, deciding: Mapping[str, Any]) -> float:
         """What a checkpoint takes, from writing one that is not kept."""
@@ -309,13 +368,16 @@ class RunFolder:
 
     def _checkpoints(self) -> list[Path]:
         """The checkpoint files, newest first."""
-        numbered = []
-        for name in os.listdir(self.checkpoint_folder):
-            digits = name.removeprefix("step-").removesuffix(".safetensors")
-            path = self.checkpoint_folder / name
-            if digits.isdecimal() and name == f"step-{digits}.safetensors" and path.is_file():
-                numbered.append((int(digits), path))
-        return [path for _, path in sorted(numbered, reverse=True)]
+        paths = [self.checkpoint_folder / name for name in os.listdir(self.checkpoint_folder)]
+        numbered = [path for path in paths if self._step_of(path) >= 0 and path.is_file()]
+        return sorted(numbered, key=self._step_of, reverse=True)
+
+    @staticmethod
+    def _step_of(path: Path) -> int:
+        """The step that a checkpoint's name says; -1 if it is no such name."""
+        digits = path.name.removeprefix("step-").removesuffix(".safetensors")
+        named = digits.isdecimal() and path.name == f"step-{digits}.safetensors"
+        return int(digits) if named else -1
 
     def latest_checkpoint(self) -> tuple[State, dict[str, Any], list[str]] | None:
         """The newest valid checkpoint, what was decided then, and a note on each that was passed over.
@@ -354,9 +416,9 @@ class RunFolder:
         self._write_end(self.result_file, (json_text(result, indent=2) + "\n").encode())
 
     def _write_end(self, path: Path, content: bytes) -> None:
+        if self._metrics is not None:
+            self.write_rows()
         try:
-            if self._metrics is not None:
-                self._metrics.flush()
             write_whole(path, content)
         except OSError as error:
             raise _not_written(path, error) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from distnum.checkpoints import State, frozen, params_sha256
 from distnum.config import Config
 from distnum.errors import InputError, TrainingError
+from distnum.events import Event
 from distnum.jobs import Job, prepare
+from distnum.keeping import Keeper
 from distnum.loop import Step, run_steps
 from distnum.metrics import Evaluation
 from distnum.networks import Network
@@ -70,6 +72,7 @@ class TrainResult:
         params_sha256: over the parameters' bytes.
         seconds: ``start`` of the workers, ``steps`` altogether, ``total`` of this call.
         folder: where the run was kept, or None.
+        events: what happened beside the steps: the rows of ``events.jsonl`` of this call.
     """
 
     completed: bool
@@ -82,6 +85,7 @@ class TrainResult:
     seconds: dict[str, float]
     folder: Path | None
     config: Config = field(repr=False)
+    events: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
     @property
     def loss(self) -> float:
@@ -255,7 +259,8 @@ def _resumed(
     job = prepare(loss, params, data, config, options)
     found = run.latest_checkpoint()
     if found is None:
-        if run.n_rows > job.config.checkpoint_every:  # else it was stopped before its first checkpoint
+        # Else it was stopped before its first checkpoint, which is written until the second is due.
+        if run.n_rows > 2 * job.config.checkpoint_every:
             raise InputError(
                 f"run {str(run.path)!r} has done {run.n_rows:,} steps, but no checkpoint is left in its folder "
                 "checkpoints; without one, it must be begun anew."
@@ -278,7 +283,7 @@ def _resumed(
     if job.config.steps != values.get("steps", job.config.steps):
         # So that a later resume knows how far to go.
         new_config = ({"objective": "python"} if of_python else {}) | values | {"steps": job.config.steps}
-    return job, State(state.step, frozen(state.params), state.optimizer_state), new_config
+    return job, replace(state, params=frozen(state.params)), new_config
 
 
 def _check_same_job(run: RunFolder, job: Job, state: State, decided: Mapping[str, Any]) -> None:
@@ -315,7 +320,7 @@ def _train(
 ) -> TrainResult:
     config = job.config
     completed = state.step >= config.steps
-    saved_step = state.step
+    first_step = state.step
     start_s = 0.0
     rows: list[dict[str, Any]] = []
 
@@ -326,42 +331,45 @@ def _train(
             if new_config is not None:
                 run.rewrite_config(new_config)
 
-    def save(state: State) -> None:
-        if run is not None:
-            run.save_checkpoint(state, job.deciding(), config.keep_checkpoints)
-
+    keeper = Keeper(run, job)
     if completed:
         begin()
     else:
         gradient_s = estimate_gradient_s(job) if on_start or config.workers == "auto" else 0.0
-        with open_pool(job, gradient_s) as pool:
+        with open_pool(job, gradient_s, keeper.event) as pool:
             if on_start is not None:
                 on_start(pool, estimate_step_s(job, pool, state, gradient_s) + _keeping_s(job, run, state))
             start_s = perf_counter() - began
             begin()
+            if resumed:
+                keeper.note(Event("resumed", f"continued after step {state.step:,}.", state.step))
             try:
-                for step in run_steps(job, pool, state):
+                for step in run_steps(job, pool, state, _planned_state(job, run, state), keeper.slices, keeper.event):
                     state = step.state
-                    row = step.row()
+                    row = step.row() | ({} if np.isfinite(step.loss) else {"skipped": True})
                     completed = state.step >= config.steps
                     if completed or state.step % config.evaluate_every == 0:
                         row |= _test_row(job, state.params)
+                    if rows and rows[-1]["step"] >= step.step:
+                        del rows[step.step - rows[-1]["step"] - 1 :]
+                        keeper.rolled_back(rows)
                     rows.append(row)
-                    if run is not None:
-                        run.append(row)
-                    if completed or state.step % config.checkpoint_every == 0:
-                        save(state)
-                        saved_step = state.step
+                    keeper.row(row)
+                    if state.step % config.checkpoint_every == 0 and not completed:
+                        keeper.save(state)
                     if on_step is not None and on_step(step, row) and not completed:
                         break
                 # Before the workers end, which takes seconds in which the user may lose patience.
-                if not completed and state.step != saved_step:
-                    save(state)
+                keeper.save(state, now=True)
+                keeper.close()
             except BaseException:
-                if 0 < state.step != saved_step:
-                    with contextlib.suppress(TrainingError):  # what cannot be written has been said
-                        save(state)
+                with contextlib.suppress(TrainingError):  # what cannot be written has been said
+                    if state.step > first_step:
+                        keeper.save(state, now=True)
+                    keeper.close()
                 raise
+            if completed and keeper.slices is not None:
+                keeper.slices.clear()
 
     params = state.params
     test = job.evaluate(params) if completed else None
@@ -377,11 +385,27 @@ def _train(
         seconds={"start": start_s, "steps": of_steps, "total": perf_counter() - began},
         folder=run.path if run is not None else None,
         config=config,
+        events=keeper.events,
     )
     if run is not None and completed:
         run.write_model(result.named_params, _about_model(job) | {"params_sha256": result.params_sha256})
         run.write_result(result.to_dict())
     return result
+
+
+def _planned_state(job: Job, run: RunFolder | None, state: State) -> State:
+    """The state of the last planned checkpoint up to a state: where to go back to."""
+    every = job.config.checkpoint_every
+    step = state.step // every * every
+    if step == state.step or job.config.on_nonfinite != "rollback":
+        return state
+    if step == 0:
+        return job.initial
+    found = run.checkpoint_at(step) if run is not None else None
+    if found is None:
+        log.warning(f"the checkpoint of step {step} is not there to go back to; step {state.step} takes its place.")
+        return state
+    return found
 
 
 def _keeping_s(job: Job, run: RunFolder | None, state: State) -> float:

@@ -21,6 +21,7 @@ def ray_session() -> Iterator[None]:
     import ray
 
     ray.init(
+        address="local",  # not one that happens to run here
         num_cpus=8,
         include_dashboard=False,
         logging_level="error",

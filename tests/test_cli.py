@@ -450,7 +450,7 @@ def test_ray_imported_before_and_two_trainings_at_once(tmp_path: Path) -> None:
 
 
 def test_a_disk_full_at_the_first_checkpoint_keeps_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: Any, state: Any, deciding: Any, keep: int) -> None:
+    def full(self: Any, *arguments: Any) -> None:
         raise TrainingError("no room")
 
     options: dict[str, Any] = {"hidden": 4, "steps": 6, "workers": 0, "checkpoint_every": 3, "out": tmp_path / "run"}

@@ -98,7 +98,14 @@ BAD_VALUES: dict[str, tuple[list[Any], str]] = {
     "evaluate_every": ([0, "never", None], f"{WHOLE} 1"),
     "checkpoint_every": ([0, None], f"{WHOLE} 1"),
     "keep_checkpoints": ([0, None], f"{WHOLE} 1"),
-    "workers": ([-1, 1.5, "many", 100_001, None, True], f"'auto' or {WHOLE} 0 and at most 100,000"),
+    "on_nonfinite": (["ignore", None], "one of stop, skip, rollback"),
+    "on_write_error": (["ignore", None], "one of stop, continue"),
+    "step_deadline": ([0, -1, "soon", None], "'auto' or a finite number above 0"),
+    "wait_for_workers": ([-1, "nan", None], "a finite number of at least 0"),
+    "workers": (
+        [-1, 1.5, "many", 100_001, None, True, "3:2", "0:2", ":", "2:", "1:2:3", "1:100001"],
+        f"'auto' or {WHOLE} 0 and at most 100,000, or two of them as in 2:8",
+    ),
     "threads_per_worker": ([0, "all", 10_001, None], f"'auto' or {WHOLE} 1 and at most 10,000"),
     "address": (["", 6379, "nowhere", "h:0", "h:99999"], "HOST:PORT of a Ray cluster's head, or auto"),
 }
@@ -198,6 +205,9 @@ def test_changes_keep_the_other_fields_and_name_their_source_when_refused() -> N
 
 
 OTHER: dict[str, Any] = {
+    "on_nonfinite": "skip",
+    "on_write_error": "continue",
+    "step_deadline": 5.0,
     "data": "other",
     "hidden": (3,),
     "activation": "tanh",
@@ -227,6 +237,7 @@ def test_only_where_it_runs_and_what_is_kept_do_not_decide_the_bits(name: str) -
         changed = Config(seed=5)
     assert changed != Config()
     free = {"evaluate_every", "checkpoint_every", "keep_checkpoints", "workers", "threads_per_worker", "address"}
+    free |= {"on_nonfinite", "on_write_error", "step_deadline", "wait_for_workers"}
     assert (changed.deciding() == Config().deciding()) == (name in free)
 
 

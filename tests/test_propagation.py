@@ -169,7 +169,8 @@ def test_an_activation_of_the_user_trains() -> None:
     params, batch = network_params(network), random_batch(network, 30)
     objective = Propagation(network)
     pool = SerialPool(objective, lambda step: batch)
-    grad = pool.grad_slices(1, params, [all_of(objective)])[0].values
+    pool.plan(objective.expected_costs(batch))
+    grad = pool.gradient(1, params).grad
     assert network.loss(params - 0.1 * grad, batch) < network.loss(params, batch)
 
 

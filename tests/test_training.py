@@ -297,7 +297,7 @@ def _stopped_on_arrays(tmp_path: Path) -> tuple[Path, dict[str, np.ndarray]]:
     arrays = {"x_train": rng.random((40, 6)), "y_train": np.arange(40) % 3}
     arrays |= {"x_test": rng.random((10, 6)), "y_test": np.arange(10) % 3}
     np.savez(tmp_path / "data.npz", **arrays)
-    options: dict[str, Any] = {"hidden": 3, "steps": 8, "batch_size": 5, "workers": 0, "checkpoint_every": 2}
+    options: dict[str, Any] = {"hidden": 3, "steps": 8, "batch_size": 5, "workers": 0, "checkpoint_every": 1}
     distnum.train(
         data=str(tmp_path / "data.npz"), out=tmp_path / "run", on_step=lambda step, row: step.step == 4, **options
     )

@@ -1,0 +1,341 @@
+"""One gradient gathered from Ray actors, through any loss of theirs.
+
+Every worker gets its shard, in parts if it takes long. Who has nothing left to do takes over
+what is unfinished of workers that are lost, then what others have not begun, then copies
+of what is overdue. A tile's slice is the same bits wherever it is computed, so it does not
+matter whose comes first, and none is ever added to another.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections import deque
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distnum.errors import TrainingError
+from distnum.objectives import Objective
+from distnum.plan import Shard, make_shards, places_of
+from distnum.pools import Gathered, GradSlice, KeptSlices, first_part
+from distnum.ray_workers import Call, RayWorker, RayWorkers, Task, cause_of, reason_of
+from distnum.shared import Shared
+
+__all__ = ["Gathering", "Timing"]
+
+Array = NDArray[np.floating]
+
+# The same tiles may be lost with so many workers; then it is they that end workers.
+_MOST_LOSSES = 3
+# An answer is overdue, and copies of the work are handed out, after so many times what it
+# should take, and so many seconds; and the worker is given up after so many.
+_COPY_FACTOR, _COPY_S = 2.0, 0.25
+_GIVE_UP_FACTOR, _GIVE_UP_S = 10.0, 5.0
+# Where it is not known what it should take.
+_UNKNOWN_GIVE_UP_S = 600.0
+# What gradients have taken is remembered for so many steps.
+_N_TIMES = 8
+_LONGEST_WAIT_S = 1.0
+
+
+class Timing:
+    """How long answers should take, from how long they have taken.
+
+    Args:
+        deadline_s: after which a worker is given up; None for one that follows from that.
+    """
+
+    def __init__(self, deadline_s: float | None) -> None:
+        self._deadline_s = deadline_s
+        self._times: deque[float] = deque(maxlen=_N_TIMES)
+
+    def note(self, seconds: float) -> None:
+        """A whole gradient would have taken so long on the slowest worker of a step; 0 if nobody knows."""
+        if seconds > 0:
+            self._times.append(seconds)
+
+    @property
+    def gradient_s(self) -> float | None:
+        """Seconds of a whole gradient on one worker, at the worst of the last steps; None if not known."""
+        return max(self._times) if self._times else None
+
+    def patience(self, call: Call) -> float:
+        """Seconds after which others are given the same, if they have nothing else to do."""
+        expected, deadline = self._expected(call), self.deadline(call)
+        return deadline if expected is None else min(_COPY_FACTOR * expected + _COPY_S, deadline)
+
+    def deadline(self, call: Call) -> float:
+        """Seconds after which the worker is given up that has not answered."""
+        if self._deadline_s is not None:
+            return self._deadline_s
+        expected = self._expected(call)
+        return _UNKNOWN_GIVE_UP_S if expected is None else _GIVE_UP_FACTOR * expected + _GIVE_UP_S
+
+    def _expected(self, call: Call) -> float | None:
+        return None if self.gradient_s is None else self.gradient_s * call.load
+
+
+class Gathering:
+    """One gradient on its way: what is left, who is at what, and what came back.
+
+    Args:
+        ray: the module, connected.
+        workers: who can be given work.
+        timing: how long work should take.
+        objective: whose gradient it is.
+        shared: the file for parameters and gradient; None sends them.
+        costs: of the tiles, in shares of all.
+        turn: number of the gradient.
+        step, params: where it is taken.
+        kept: keeps what is finished.
+    """
+
+    def __init__(
+        self,
+        ray: Any,
+        workers: RayWorkers,
+        timing: Timing,
+        objective: Objective,
+        shared: Shared | None,
+        costs: NDArray[np.float64],
+        turn: int,
+        step: int,
+        params: Array,
+        kept: KeptSlices | None,
+    ) -> None:
+        self._ray = ray
+        self._timing = timing
+        self._workers = workers
+        self._step = step
+        self._turn = turn
+        self._kept = kept
+        self.costs = costs
+        self._tiles, self._order = objective.tiles, objective.order
+        self._shared = shared
+        self._sent = None
+        if self._shared is None:
+            self._sent = self._ray.put(params)
+            self._grad = np.empty(params.shape, params.dtype)
+        else:
+            self._shared.params(self._turn)[:] = params
+            self._grad = self._shared.grad(self._turn)
+        self._left = np.ones(len(self._tiles) - 1, bool)
+        self._loss: float | None = None
+        self._tile_costs: NDArray[np.float64] | None = None
+        if kept is not None:
+            there, self._loss = kept.recall(step, params, self._grad)
+            self._left[there] = False
+        self._rest: dict[RayWorker, Shard] = {}
+        self._lost: deque[tuple[Shard, int]] = deque()
+        self.answers: list[tuple[RayWorker, Shard, GradSlice]] = []
+        self.n_lost = 0
+        self.last_reason = ""
+        # What was sent of the whole gradient to who is to tell its loss; others need not.
+        self._asked_for_loss = self._loss is not None
+
+    # --- handing out --------------------------------------------------------------
+
+    def give(self, worker: RayWorker, shard: Shard, n_lost: int = 0) -> bool:
+        """Give a worker a shard, or a first part of it if it takes long; returns False if nothing of it is left."""
+        if not self._left.all():
+            shard = shard[self._left[shard]]
+        if not len(shard):
+            self._rest.pop(worker, None)
+            return False
+        n = first_part(shard, self.costs, self._timing.gradient_s, worker.speed) if self._cut() else len(shard)
+        part, self._rest[worker] = shard[:n], shard[n:]
+        first = not self._asked_for_loss
+        self._asked_for_loss = True
+        file = self._shared.file if self._shared is not None else None
+        task = Task(self._turn, self._step, part, first, n < len(shard), file)
+        # As bytes, and so the answers: Ray takes a fraction of a millisecond to serialise each
+        # argument and each array of another kind.
+        ref = worker.actor.grad_slice.remote(pickle.dumps(task), self._sent)
+        worker.call = Call(ref, task, float(self.costs[part].sum()) / worker.speed, perf_counter(), n_lost)
+        return True
+
+    def _cut(self) -> bool:
+        """Whether to hand out parts: the first time only where finished ones are kept."""
+        return self._kept is not None or self._timing.gradient_s is not None
+
+    def _hand_out(self) -> None:
+        """Give every idle worker something, if there is anything."""
+        for worker in self._workers.idle:
+            if self.give(worker, self._rest.get(worker, np.empty(0, np.int64))):
+                continue
+            while self._lost:
+                shard, n_lost = self._lost.popleft()
+                if self.give(worker, shard, n_lost):
+                    break
+            else:
+                if not self._steal(worker):
+                    self._copy(worker)
+
+    def _steal(self, worker: RayWorker) -> bool:
+        """Half of what the one with most to do has not begun."""
+        open_rest = {w: rest[self._left[rest]] for w, rest in self._rest.items() if w is not worker}
+        longest = max(open_rest, key=lambda w: float(self.costs[open_rest[w]].sum()), default=None)
+        if longest is None or not len(open_rest[longest]):
+            return False
+        rest = open_rest[longest]
+        n = 0 if longest.call is None or self._overdue(longest.call) else len(rest) // 2
+        self._rest[longest] = rest[:n]
+        return self.give(worker, rest[n:])
+
+    def _copy(self, worker: RayWorker) -> None:
+        """What is overdue, cut among those who are idle; whoever is first counts."""
+        for slow in self._workers.working:
+            call = slow.call
+            if call is None or call.task.turn != self._turn or call.copied or not self._overdue(call):
+                continue
+            call.copied = True
+            self._hand_back(call, len(self._workers.idle), call.n_lost)
+            if self._lost:
+                self.give(worker, *self._lost.popleft())
+            return
+
+    def _hand_back(self, call: Call, n_parts: int, n_lost: int) -> None:
+        """Put what is left of a call among what is lost."""
+        shard = call.task.shard[self._left[call.task.shard]]
+        if not len(shard):
+            return
+        if call.task.first and self._loss is None:
+            self._asked_for_loss = False
+        for part in make_shards(self.costs[shard], max(1, n_parts)):
+            if len(part):
+                self._lost.append((shard[part], n_lost))
+
+    def _overdue(self, call: Call) -> bool:
+        return perf_counter() > call.sent + self._timing.patience(call)
+
+    # --- gathering ----------------------------------------------------------------
+
+    def collect(self) -> Gathered:
+        """Wait until nothing is left."""
+        calls = self._calls()
+        if calls and not any(len(rest) for rest in self._rest.values()):
+            self._collect_at_once(calls)
+        while self._left.any():
+            self._hand_out()
+            calls = self._calls()
+            if calls:
+                ready = self._wait(calls)
+                for ref in ready:
+                    self._take(calls[ref])
+                self._give_up_the_silent()
+            else:
+                self._workers.wait_for_one(self._step, self._timing.deadline)
+        assert self._loss is not None
+        of_worker: dict[RayWorker, float] = {}
+        for worker, _, one in self.answers:
+            of_worker[worker] = of_worker.get(worker, 0.0) + one.compute_s
+        return Gathered(
+            grad=self._grad if self._shared is None else self._grad.copy(),
+            loss=self._loss,
+            costs=self._tile_costs,
+            compute_s=max(of_worker.values(), default=0.0),
+            answers=[(shard, one) for _, shard, one in self.answers],
+        )
+
+    def _calls(self) -> dict[Any, RayWorker]:
+        """The answers that are due of this turn."""
+        working = self._workers.working
+        return {w.call.ref: w for w in working if w.call is not None and w.call.task.turn == self._turn}
+
+    def _collect_at_once(self, calls: dict[Any, RayWorker]) -> None:
+        """All answers in one request, if none is late and none is an error."""
+        ray = self._ray
+        patience_s = max(self._timing.patience(worker.call) for worker in calls.values() if worker.call is not None)
+        try:
+            answers = ray.get(list(calls), timeout=patience_s)
+        except ray.exceptions.RayError:  # of one of them; or it takes too long
+            return
+        for worker, answer in zip(calls.values(), answers, strict=True):
+            self._finish(worker, pickle.loads(answer))
+
+    def _wait(self, calls: dict[Any, RayWorker]) -> list[Any]:
+        """The answers that have come; none if it is time to look at who is late."""
+        now = perf_counter()
+        due_s = _LONGEST_WAIT_S
+        for worker in calls.values():
+            call = worker.call
+            assert call is not None
+            until = self._timing.deadline(call) if call.copied else self._timing.patience(call)
+            due_s = min(due_s, max(0.01, call.sent + until - now))
+        ready, _ = self._ray.wait(list(calls), num_returns=1, timeout=due_s)
+        waited = perf_counter() - now
+        if waited > due_s + _LONGEST_WAIT_S:
+            # This process itself was stopped, or had no time: that is nobody's lateness.
+            for worker in self._workers.working:
+                if worker.call is not None:
+                    worker.call.sent += waited - due_s
+        return list(ready)
+
+    def _take(self, worker: RayWorker) -> None:
+        """The answer of a worker, or its end."""
+        ray, call = self._ray, worker.call
+        assert call is not None
+        try:
+            answer = pickle.loads(ray.get(call.ref, timeout=max(1.0, self._timing.deadline(call))))
+        except ray.exceptions.RayTaskError as error:
+            worker.call = None
+            self._wait_for_others()
+            raise cause_of(error) from error
+        except ray.exceptions.RayError as error:
+            self._lose(worker, reason_of(error))
+        else:
+            self._finish(worker, answer)
+
+    def _wait_for_others(self) -> None:
+        """So that they are idle again, if all goes well, where the step is given up."""
+        if calls := self._calls():
+            patience_s = max(self._timing.patience(worker.call) for worker in calls.values() if worker.call is not None)
+            self._ray.wait(list(calls), num_returns=len(calls), timeout=min(patience_s, _GIVE_UP_S))
+
+    def _finish(self, worker: RayWorker, one: GradSlice) -> None:
+        call = worker.call
+        assert call is not None
+        shard = call.task.shard
+        worker.call = None
+        if self._shared is None:
+            self._grad[places_of(self._tiles, shard, self._order)] = one.values
+        self._left[shard] = False
+        if self._loss is None and one.loss is not None:
+            self._loss, self._tile_costs = one.loss, one.costs
+        self.answers.append((worker, shard, one))
+        if self._kept is not None:
+            self._kept.finished(shard, self._grad, self._loss)
+
+    def _lose(self, worker: RayWorker, why: str, give_up: bool = False) -> None:
+        """A worker is gone: its unfinished tiles are for the others."""
+        call = worker.call
+        assert call is not None
+        rest = self._rest.pop(worker, np.empty(0, np.int64))
+        (self._workers.give_up if give_up else self._workers.lose)(worker, self._step, why)
+        self.n_lost += 1
+        self.last_reason = why
+        if call.n_lost >= _MOST_LOSSES:
+            raise TrainingError(
+                f"Workers were lost {call.n_lost + 1} times in step {self._step} with the same work, the last one "
+                f"because: {why} A worker that keeps dying is usually out of memory; try fewer workers."
+            )
+        if not call.copied:
+            self._hand_back(call, self.n_live, call.n_lost + 1)
+        rest = rest[self._left[rest]]
+        for part in make_shards(self.costs[rest], max(1, self.n_live)) if len(rest) else []:
+            if len(part):
+                self._lost.append((rest[part], 0))
+
+    @property
+    def n_live(self) -> int:
+        return len(self._workers.working)
+
+    def _give_up_the_silent(self) -> None:
+        for worker in list(self._calls().values()):
+            call = worker.call
+            assert call is not None
+            silent_s = perf_counter() - call.sent
+            if silent_s > self._timing.deadline(call):
+                self._lose(worker, f"it has not answered for {silent_s:.1f} s.", give_up=True)

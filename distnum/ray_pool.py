@@ -1,0 +1,245 @@
+"""The pool of Ray actors: a gradient is shared among them, and gathered through any loss of theirs."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from distnum.errors import InputError, TrainingError
+from distnum.events import Tell, log_event
+from distnum.gathering import Gathering, Timing
+from distnum.objectives import Objective
+from distnum.plan import Shard, all_tiles, make_shards
+from distnum.pools import BatchAt, Closing, Gathered, KeptSlices
+from distnum.ray_session import ray_session
+from distnum.ray_workers import RayWorker, RayWorkers, Setup
+from distnum.shared import Shared
+
+__all__ = ["RayPool", "WorkerCounts"]
+
+Array = NDArray[np.floating]
+
+# So many steps in a row may have losses.
+_MOST_STEPS_WITH_LOSSES = 10
+
+
+@dataclass(frozen=True)
+class WorkerCounts:
+    """How many workers a pool has.
+
+    Attributes:
+        least: fewer, for longer than is waited for them, end the work.
+        most: that are used.
+        at_start: that must be there before the first step.
+        n_threads: of each.
+    """
+
+    least: int
+    most: int
+    at_start: int
+    n_threads: int = 1
+
+
+class RayPool(Closing):
+    """Computes each shard in a Ray actor of its own.
+
+    Args:
+        objective, batch_at: sent once to each node, not with every step.
+        n_workers: actors, or a function that gives the counts from the cluster's CPUs and nodes,
+            which is asked again when nodes come and go.
+        n_threads: of each; an actor asks Ray for as many CPUs.
+        address: of a Ray cluster that runs already; None starts one on this machine, which
+            ends with the pool. A session that this process has already begun is used as it is.
+        dtype: of the parameters.
+        deadline_s: of an answer; None takes it from what answers have taken.
+        wait_s: seconds to wait where there are too few workers.
+        warm_up: parameters to try some slices with before a worker is used, so that it has
+            loaded or compiled what it needs; None for no trial.
+        n_asked: CPUs that a session started here must have.
+        tell: is told of workers that come and go.
+
+    Raises:
+        InputError: the cluster cannot be reached or has too few CPUs.
+        TrainingError: the workers do not start.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        batch_at: BatchAt,
+        n_workers: int | Callable[[int, int], WorkerCounts],
+        n_threads: int = 1,
+        address: str | None = None,
+        dtype: DTypeLike = np.float64,
+        *,
+        deadline_s: float | None = None,
+        wait_s: float = 60.0,
+        warm_up: Array | None = None,
+        n_asked: int | None = None,
+        tell: Tell = log_event,
+    ) -> None:
+        self._objective = objective
+        self._dtype = np.dtype(dtype)
+        self._turn = 0
+        self._costs: NDArray[np.float64] | None = None
+        self._planned: tuple[list[RayWorker], list[Shard]] = ([], [])
+        self._timing = Timing(deadline_s)
+        self._n_steps_with_losses = 0
+        self._workers: RayWorkers | None = None
+        self._shared: Shared | None = None
+        self._session = contextlib.ExitStack()
+        try:
+            asked = n_asked if n_asked is not None else 1 if callable(n_workers) else n_workers
+            ray, self._folder = self._session.enter_context(ray_session(address, asked * n_threads, asked))
+            self._ray = ray
+            counts = self._counts(n_workers, n_threads)
+            self.n_threads = counts.n_threads
+
+            def most() -> int:
+                return self._counts(n_workers, self.n_threads).most if callable(n_workers) else n_workers
+
+            setup = self._put(Setup(objective, batch_at, self.n_threads, self._dtype, warm_up))
+            self._shared = Shared.create(self._folder, self._dtype, objective.n_params)
+            self._workers = RayWorkers(
+                ray,
+                setup,
+                self.n_threads,
+                counts.at_start,
+                counts.least,
+                most,
+                wait_s,
+                self._folder is not None,
+                tell,
+            )
+            self._workers.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def _counts(self, n_workers: int | Callable[[int, int], WorkerCounts], n_threads: int) -> WorkerCounts:
+        ray = self._ray
+        n_cpus = int(ray.cluster_resources().get("CPU", 0))
+        if callable(n_workers):
+            counts = n_workers(n_cpus, sum(1 for node in ray.nodes() if node["Alive"]))
+        else:
+            counts = WorkerCounts(1, n_workers, n_workers, n_threads)
+        if self._workers is None and counts.at_start * counts.n_threads > n_cpus:
+            raise InputError(
+                f"workers is {counts.at_start} and threads_per_worker is {counts.n_threads}, but the Ray cluster has "
+                f"{n_cpus:g} CPUs; their product must not be more."
+            )
+        return counts
+
+    def _put(self, setup: Setup) -> Any:
+        try:
+            return self._ray.put(setup)
+        except (TypeError, ValueError, pickle.PicklingError) as error:
+            raise InputError(
+                f"the function or its data cannot be sent to workers, as it holds what no other process can "
+                f"have: {str(error.__cause__ or error).strip().splitlines()[0]}. Leave that out, or compute here: "
+                "workers=0."
+            ) from None
+
+    @property
+    def n_workers(self) -> int:
+        """How many there are now."""
+        return len(self._workers.working) if self._workers is not None else 0
+
+    @property
+    def worker_pids(self) -> list[int]:
+        """Process ids of the workers."""
+        return [worker.pid for worker in self._workers.working] if self._workers is not None else []
+
+    def plan(self, costs: NDArray[np.float64]) -> None:
+        self._costs = costs / max(float(costs.sum()), 1e-300)
+        assert self._workers is not None
+        workers = list(self._workers.working)
+        self._planned = workers, self._shards(self._costs, workers) if workers else []
+
+    def _shards(self, costs: NDArray[np.float64], workers: list[RayWorker]) -> list[Shard]:
+        if len(workers) == 1:
+            return [all_tiles(self._objective.tiles)]
+        assert self._workers is not None
+        return make_shards(costs, len(workers), self._objective.groups, self._workers.speeds(workers))
+
+    def gradient(
+        self,
+        step: int,
+        params: Array,
+        meanwhile: Callable[[], None] = lambda: None,
+        kept: KeptSlices | None = None,
+    ) -> Gathered:
+        """The gradient at a step's batch; ``plan`` comes before.
+
+        Raises:
+            TrainingError: workers are lost again and again, or there are none.
+        """
+        assert self._workers is not None
+        workers, costs = self._workers, self._costs
+        assert costs is not None
+        self._turn += 1
+        workers.refresh(step, self._timing.deadline)
+        while not workers.idle:
+            workers.wait_for_one(step, self._timing.deadline)
+        idle = workers.idle
+        if len(idle) < len(workers.working) and self._shared is not None:
+            # Somebody is at an earlier turn still, and may write into its file at any time.
+            self._shared.remove()
+            self._shared = Shared.create(self._folder, self._dtype, self._objective.n_params)
+        planned_for, shards = self._planned
+        if planned_for != idle:
+            shards = self._shards(costs, idle)
+        gathering = Gathering(
+            self._ray,
+            workers,
+            self._timing,
+            self._objective,
+            self._shared,
+            costs,
+            self._turn,
+            step,
+            params,
+            kept,
+        )
+        for worker, shard in zip(idle, shards, strict=True):
+            gathering.give(worker, shard)
+        meanwhile()
+        found = gathering.collect()
+        self._learn(gathering)
+        return found
+
+    def _learn(self, gathering: Gathering) -> None:
+        """Take in how long answers took, and how fast each worker was beside the others."""
+        costs, done = gathering.costs, gathering.answers
+        of_worker: dict[RayWorker, tuple[float, float]] = {}
+        slowest = 0.0
+        for worker, shard, one in done:
+            share = float(costs[shard].sum())
+            if share > 0:
+                work_s = float(one.group_s.sum()) if one.group_s is not None else one.compute_s
+                shares, seconds = of_worker.get(worker, (0.0, 0.0))
+                of_worker[worker] = shares + share, seconds + work_s
+                slowest = max(slowest, one.compute_s * worker.speed / share)
+        self._timing.note(slowest)
+        total_share = sum(share for share, _ in of_worker.values())
+        total_s = sum(seconds for _, seconds in of_worker.values())
+        for worker, (share, seconds) in of_worker.items():
+            if len(of_worker) > 1 and seconds > 0 and total_share > 0:
+                worker.speeds.append((share / seconds) / (total_share / total_s))
+        self._n_steps_with_losses = self._n_steps_with_losses + 1 if gathering.n_lost else 0
+        if self._n_steps_with_losses >= _MOST_STEPS_WITH_LOSSES:
+            raise TrainingError(
+                f"Workers were lost in each of the last {_MOST_STEPS_WITH_LOSSES} steps, the last one because: "
+                f"{gathering.last_reason} A worker that keeps dying is usually out of memory; try fewer workers."
+            )
+
+    def close(self) -> None:
+        if self._workers is not None:
+            self._workers.close()
+        self._session.close()

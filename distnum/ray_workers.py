@@ -1,0 +1,407 @@
+"""The workers of a pool as Ray actors: those at work, those that start, and those given up.
+
+No actor is restarted by Ray, which would lose its state and compute lost work again without
+a word. A worker that is lost is replaced here, as far as the cluster has room.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import platform
+import signal
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distnum.blas import single_threaded_blas
+from distnum.errors import TrainingError
+from distnum.events import Event, Tell
+from distnum.objectives import Objective
+from distnum.plan import Shard, places_of
+from distnum.pools import BatchAt, Worker
+from distnum.ray_session import first_line
+from distnum.shared import Shared
+
+__all__ = ["Call", "RayWorker", "RayWorkers", "Setup", "Task", "cause_of", "reason_of"]
+
+Array = NDArray[np.floating]
+
+_START_TIMEOUT_S = 180.0
+# How often to look for workers that have started, and for room for more.
+_LOOK_S, _ROOM_S = 0.5, 2.0
+# A start that fails so often in a row has a reason that will not go away.
+_MOST_FAILED_STARTS = 3
+# Of the last measurements of a worker's speed, the median counts: one may have been disturbed.
+_N_SPEEDS = 5
+# Speeds that differ by less are taken as equal.
+_EQUAL_SPEEDS = 1.15
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What every worker of a pool gets once.
+
+    Attributes:
+        objective, batch_at: what it differences.
+        n_threads: of it.
+        dtype: of the parameters.
+        warm_up: parameters to try some slices with before it is used; None for no trial.
+    """
+
+    objective: Objective
+    batch_at: BatchAt
+    n_threads: int
+    dtype: np.dtype[Any]
+    warm_up: Array | None
+
+
+@dataclass(frozen=True)
+class Task:
+    """A shard of a gradient; the parameters come beside it, or stand in the shared file."""
+
+    turn: int
+    step: int
+    shard: Shard
+    first: bool
+    more: bool
+    file: Path | None
+
+
+@dataclass
+class Call:
+    """A task that a worker has been given.
+
+    Attributes:
+        ref: of its answer.
+        task: what was asked for.
+        load: share of the whole gradient's work, over the worker's speed.
+        sent: when, by ``perf_counter``.
+        n_lost: how many workers have been lost with these tiles before.
+        copied: whether others have been given the same.
+    """
+
+    ref: Any
+    task: Task
+    load: float
+    sent: float
+    n_lost: int = 0
+    copied: bool = False
+
+
+@dataclass(eq=False)
+class RayWorker:
+    """A worker as the driver sees it.
+
+    Attributes:
+        number: never used again.
+        actor: its handle.
+        ready: the reference of what it says once it has started.
+        call: what it is at; None if it is idle.
+        node, pid: where it runs.
+        speeds: beside the others, as measured in the last steps.
+    """
+
+    number: int
+    actor: Any
+    ready: Any
+    call: Call | None = None
+    node: str = ""
+    host: str = ""
+    pid: int = 0
+    speeds: deque[float] = field(default_factory=lambda: deque(maxlen=_N_SPEEDS))
+
+    @property
+    def speed(self) -> float:
+        """Beside the others: 1 is the mean."""
+        return float(np.median(self.speeds)) if self.speeds else 1.0
+
+
+class RayWorkers:
+    """Keeps as many workers as are wanted, and there is room for.
+
+    Args:
+        ray: the module, connected.
+        setup: a reference of the ``Setup``.
+        n_threads: of each; an actor asks Ray for as many CPUs.
+        at_start: so many must be there before the first step.
+        least: fewer for longer than ``wait_s`` end the work.
+        most: gives how many are wanted at most, from the cluster as it is now.
+        wait_s: seconds to wait for workers where there are too few.
+        own: whether the session was started here.
+        tell: is told of workers that come and go.
+    """
+
+    def __init__(
+        self,
+        ray: Any,
+        setup: Any,
+        n_threads: int,
+        at_start: int,
+        least: int,
+        most: Callable[[], int],
+        wait_s: float,
+        own: bool,
+        tell: Tell,
+    ) -> None:
+        self._ray = ray
+        self._actor_class = ray.remote(_actor_class())
+        self._setup = setup
+        self._n_threads = n_threads
+        self._at_start = at_start
+        self._least = least
+        self._most = most
+        self._wait_s = wait_s
+        self._own = own
+        self.tell = tell
+        self._here = ray.get_runtime_context().get_node_id()
+        self._n_started = 0
+        self._n_failed = 0
+        self._starting: list[RayWorker] = []
+        self.working: list[RayWorker] = []
+        self._looked = self._asked = 0.0
+        self._short_since: float | None = None
+        self._last_reason = ""
+
+    @property
+    def idle(self) -> list[RayWorker]:
+        """The workers that can be given something."""
+        return [worker for worker in self.working if worker.call is None]
+
+    def speeds(self, workers: list[RayWorker]) -> NDArray[np.float64]:
+        """Of some workers, beside each other; equal where they nearly are."""
+        found = np.array([worker.speed for worker in workers])
+        return found if found.max() > _EQUAL_SPEEDS * found.min() else np.ones(len(workers))
+
+    # --- coming -------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the workers that are wanted, and wait for those that must be there.
+
+        Raises:
+            TrainingError: they do not start.
+        """
+        ray = self._ray
+        self._ask(self._most())
+        try:
+            n_needed = min(self._at_start, len(self._starting))
+            refs = [worker.ready for worker in self._starting]
+            ready, _ = ray.wait(refs, num_returns=n_needed, timeout=_START_TIMEOUT_S)
+            if len(ready) < n_needed:
+                raise TrainingError(
+                    f"{len(refs) - len(ready)} of {len(refs)} workers did not start within {_START_TIMEOUT_S:g} s; "
+                    "is the Ray cluster busy with other work?"
+                )
+            # Others that are as good as there come along.
+            ready, _ = ray.wait(refs, num_returns=len(refs), timeout=_LOOK_S)
+            for worker in list(self._starting):
+                if worker.ready in ready:
+                    self._join(worker, ray.get(worker.ready), 0)
+        except ray.exceptions.RayTaskError as error:
+            raise cause_of(error) from error
+        except ray.exceptions.RayActorError as error:
+            remedy = "" if self._own else " If the cluster asks for no token, set RAY_AUTH_MODE=disabled."
+            raise TrainingError(f"A worker died while it started: {reason_of(error)}{remedy}") from error
+
+    def _ask(self, most: int) -> None:
+        """Ask Ray for the workers that are missing; it starts them where and when there is room."""
+        for _ in range(most - len(self.working) - len(self._starting)):
+            self._n_started += 1
+            options: dict[str, Any] = {"num_cpus": self._n_threads, "max_restarts": 0, "max_task_retries": 0}
+            options["enable_task_events"] = False  # Ray would keep a record of every call
+            if not self._own:
+                options["scheduling_strategy"] = "SPREAD"
+            actor = self._actor_class.options(**options).remote(self._setup)
+            self._starting.append(RayWorker(self._n_started, actor, actor.ready.remote()))
+
+    def _join(self, worker: RayWorker, about: tuple[int, str, str], step: int) -> None:
+        worker.pid, worker.node, worker.host = about
+        self._starting.remove(worker)
+        self.working.append(worker)
+        self._n_failed = 0
+        text = f"worker {worker.number} joined on {worker.host}; there are {len(self.working)} now."
+        self.tell(Event("worker_joined", text, step, self._about(worker)))
+
+    def _about(self, worker: RayWorker) -> dict[str, Any]:
+        about = {"worker": worker.number, "node": worker.node, "host": worker.host, "pid": worker.pid}
+        return about | {"workers": len(self.working)}
+
+    def refresh(self, step: int, deadline_of: Callable[[Call], float], wait_s: float = 0) -> None:
+        """Take note of who has come, who has answered late, and who has been silent for too long."""
+        ray, now = self._ray, perf_counter()
+        late = {worker.call.ref: worker for worker in self.working if worker.call is not None}
+        if late:
+            answered, _ = ray.wait(list(late), num_returns=len(late) if not wait_s else 1, timeout=wait_s)
+            for ref, worker in late.items():
+                call = worker.call
+                assert call is not None
+                if ref in answered:
+                    worker.call = None  # and what it says is of a turn that is over
+                    try:
+                        ray.get(ref)
+                    except ray.exceptions.RayTaskError:
+                        pass  # of the user's function, in a slice that others have computed
+                    except ray.exceptions.RayError as error:
+                        self.lose(worker, step, reason_of(error))
+                elif now - call.sent > deadline_of(call):
+                    self.give_up(worker, step, f"it has not answered for {now - call.sent:.1f} s")
+        if now > self._asked + _ROOM_S:
+            self._asked = now
+            if self._n_failed < _MOST_FAILED_STARTS:
+                self._ask(self._most())
+        if self._starting and (now > self._looked + _LOOK_S or not self.working):
+            self._looked = now
+            self._look_at_starting(step, 0)
+        self._check_enough(step)
+
+    def _look_at_starting(self, step: int, timeout_s: float) -> None:
+        ray = self._ray
+        refs = [worker.ready for worker in self._starting]
+        ready, _ = ray.wait(refs, num_returns=1, timeout=timeout_s)
+        if ready and len(refs) > 1:
+            ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+        for worker in [worker for worker in self._starting if worker.ready in ready]:
+            try:
+                self._join(worker, ray.get(worker.ready), step)
+            except ray.exceptions.RayError as error:
+                self._starting.remove(worker)
+                self._n_failed += 1
+                self._last_reason = reason_of(error)
+                text = f"worker {worker.number} did not start: {self._last_reason}"
+                self.tell(Event("worker_not_started", text, step, {"worker": worker.number}))
+
+    def wait_for_one(self, step: int, deadline_of: Callable[[Call], float]) -> None:
+        """Wait a moment for a worker that can be given something, where there is none.
+
+        Raises:
+            TrainingError: there has been none for too long.
+        """
+        if self.working:
+            self.refresh(step, deadline_of, _LOOK_S)
+            return
+        if self._starting:
+            self._look_at_starting(step, _LOOK_S)
+        elif self._n_failed < _MOST_FAILED_STARTS:
+            self._ask(max(1, self._most()))
+        self._check_enough(step)
+
+    def _check_enough(self, step: int) -> None:
+        if len(self.working) >= self._least:
+            if self._short_since is not None:
+                self._short_since = None
+            return
+        now = perf_counter()
+        if self._short_since is None:
+            self._short_since = now
+            if self._least > 1:
+                text = (
+                    f"there are {len(self.working)} workers, fewer than the {self._least} that are needed; "
+                    f"waiting for more for {self._wait_s:g} s."
+                )
+                self.tell(Event("workers_short", text, step, {"workers": len(self.working)}))
+        hopeless = not self.working and not self._starting and self._n_failed >= _MOST_FAILED_STARTS
+        if hopeless or now > self._short_since + self._wait_s:
+            last = f" The last one lost: {self._last_reason}" if self._last_reason else ""
+            raise TrainingError(
+                f"There have been {len(self.working)} workers, fewer than {self._least}, for "
+                f"{now - self._short_since:.0f} s in step {step}.{last}"
+            )
+
+    # --- going --------------------------------------------------------------------
+
+    def lose(self, worker: RayWorker, step: int, why: str) -> None:
+        """A worker is gone; ask for another."""
+        self.working.remove(worker)
+        worker.call = None
+        self._last_reason = why
+        text = f"worker {worker.number} on {worker.host} is lost: {why.rstrip('.')}; its work goes to the others."
+        self.tell(Event("worker_lost", text, step, self._about(worker) | {"reason": why}))
+        if self._n_failed < _MOST_FAILED_STARTS:
+            self._ask(self._most())
+
+    def give_up(self, worker: RayWorker, step: int, why: str) -> None:
+        """End a worker that does not answer."""
+        self._end(worker)
+        self.lose(worker, step, why)
+
+    def _end(self, worker: RayWorker) -> None:
+        if worker.node == self._here and worker.pid:
+            with contextlib.suppress(OSError):  # Ray's own request waits for an answer of a stopped process
+                os.kill(worker.pid, signal.SIGKILL)
+        with contextlib.suppress(Exception):  # the session may be gone already
+            self._ray.kill(worker.actor)
+
+    def close(self) -> None:
+        """End all workers."""
+        for worker in [*self.working, *self._starting]:
+            if worker.call is not None:
+                self._end(worker)
+            else:
+                with contextlib.suppress(Exception):  # the session may be gone already
+                    self._ray.kill(worker.actor)
+        self.working, self._starting = [], []
+
+
+def _actor_class() -> type:
+    class DistnumWorker:
+        """A ``Worker`` in a process of its own."""
+
+        def __init__(self, setup: Setup) -> None:
+            self._blas = single_threaded_blas()
+            self._blas.__enter__()
+            self._setup = setup
+            self._worker = Worker(setup.objective, setup.batch_at, setup.n_threads)
+            self._shared: Shared | None = None
+
+        def ready(self) -> tuple[int, str, str]:
+            import ray
+
+            if self._setup.warm_up is not None:
+                self._worker.warm_up(self._setup.warm_up)
+            return os.getpid(), ray.get_runtime_context().get_node_id(), platform.node()
+
+        def grad_slice(self, task: bytes, params: Array | None) -> bytes:
+            asked: Task = pickle.loads(task)
+            objective = self._setup.objective
+            shared = self._attach(asked.file)
+            if shared is not None:
+                params = shared.params(asked.turn).view()
+                params.flags.writeable = False
+            assert params is not None
+            found = self._worker.grad_slice(asked.turn, asked.step, params, asked.shard, asked.first, asked.more)
+            if shared is not None:
+                shared.grad(asked.turn)[places_of(objective.tiles, asked.shard, objective.order)] = found.values
+                found = replace(found, values=found.values[:0])
+            return pickle.dumps(found, pickle.HIGHEST_PROTOCOL)
+
+        def _attach(self, file: Path | None) -> Shared | None:
+            if file is None:
+                return None
+            if self._shared is None or self._shared.file != file:
+                objective = self._setup.objective
+                self._shared = Shared(file, self._setup.dtype, objective.n_params)
+            return self._shared
+
+    return DistnumWorker
+
+
+def cause_of(error: Exception) -> BaseException:
+    """What a worker raised, as it was raised there."""
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(cause, BaseException) else error
+
+
+def reason_of(error: BaseException) -> str:
+    """Why Ray says that a worker is gone, in a sentence."""
+    text = " ".join(str(error).split())
+    for mark in ("Worker exit detail: ", "The actor is dead because "):
+        if mark in text:
+            return text.split(mark, 1)[1].split(" Some common causes", 1)[0][:300]
+    return first_line(error)
