@@ -1,0 +1,33 @@
+"""The run that is disturbed: trains into a folder, or goes on there, and prints each step as it is done."""
+
+from __future__ import annotations
+
+import faulthandler
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import distnum
+
+OPTIONS: dict[str, Any] = {"hidden": (60,), "batch_size": 60, "optimizer": "adam", "learning_rate": 0.002}
+OPTIONS |= {"checkpoint_every": 10, "step_deadline": 2.0, "wait_for_workers": 60.0}
+
+
+def main() -> None:
+    faulthandler.register(signal.SIGUSR1)
+    out, n_steps, workers, address = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
+    where: dict[str, Any] = {"workers": workers, "threads_per_worker": 1, "address": address or None}
+
+    def on_step(step: Any, row: Any) -> None:
+        print(step.step, flush=True)
+
+    if (out / "config.toml").exists():
+        result = distnum.train(out=out, resume=True, on_step=on_step, **where)
+    else:
+        result = distnum.train(**OPTIONS, steps=n_steps, out=out, on_step=on_step, **where)
+    print("sha256", result.params_sha256, flush=True)
+
+
+if __name__ == "__main__":
+    main()

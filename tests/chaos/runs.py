@@ -1,0 +1,135 @@
+"""A run as the chaos sees it: a process to be disturbed, its steps as they come, its workers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+# Nothing takes so long; whatever does is hung, which is as bad as a lost bit.
+DEADLINE_S = 180.0
+
+
+class Lost(AssertionError):
+    """A run did not go on, or ended with other bits."""
+
+
+class Run:
+    """A training in a folder, begun and continued as often as needed.
+
+    Args:
+        folder: of the run.
+        n_steps: that it has.
+        workers, address: where it runs.
+        prefix: of the command, to start it in a network namespace.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        n_steps: int,
+        workers: str,
+        address: str = "",
+        prefix: tuple[str, ...] = (),
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        self.folder = folder
+        self._arguments = [str(folder), str(n_steps), workers, address]
+        self._prefix = prefix
+        self._environment = {**os.environ, **(environment or {})}
+        self.sha256 = ""
+        self.begin()
+
+    def begin(self) -> None:
+        """Start it, or go on with it."""
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        self._log = (self.folder.parent / f"{self.folder.name}.log").open("ab")
+        self._seen = self._log.tell()
+        command = [*self._prefix, sys.executable, "-m", "tests.chaos.driver", *self._arguments]
+        self.process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env=self._environment,
+            start_new_session=True,
+        )
+        threading.Thread(target=self._read, args=(self.process, self._lines), daemon=True).start()
+
+    @staticmethod
+    def _read(process: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.put(line)
+        lines.put(None)
+
+    def skip(self) -> None:
+        """Pass over what has been printed so far."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._take(self._lines.get_nowait())
+
+    def _take(self, line: str | None) -> bool:
+        """Note a line; returns False if it was the last."""
+        if line is None:
+            return False
+        if line.startswith("sha256 "):
+            self.sha256 = line.split()[1]
+        return True
+
+    def wait_step(self, n: int = 1) -> bool:
+        """Wait for so many more steps; returns False if the run has ended before."""
+        deadline = time.monotonic() + DEADLINE_S
+        while n:
+            try:
+                line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                raise Lost(f"no step for {DEADLINE_S:g} s; see {self._log.name}") from None
+            if not self._take(line):
+                self.process.wait()
+                return False
+            n -= line is not None and line.strip().isdecimal()
+        return True
+
+    def worker_pids(self) -> list[int]:
+        """Processes of the workers that are at work."""
+        working: dict[int, int] = {}
+        with contextlib.suppress(OSError):
+            for line in (self.folder / "events.jsonl").read_text().splitlines():
+                row = json.loads(line)
+                if row["event"] == "worker_joined":
+                    working[row["worker"]] = row["pid"]
+                if row["event"] == "worker_lost":
+                    working.pop(row["worker"], None)
+        return [pid for pid in working.values() if _lives(pid)]
+
+    def kill(self) -> None:
+        """End the driver as nothing can be caught."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def finish(self) -> str:
+        """Wait for the end; returns the checksum of the parameters."""
+        while self.wait_step():
+            pass
+        self._log.close()
+        if self.process.returncode or not self.sha256:
+            told = Path(self._log.name).read_text(errors="replace")[-2000:]
+            raise Lost(f"the run ended with code {self.process.returncode}: {told}")
+        return self.sha256
+
+
+def _lives(pid: int) -> bool:
+    """Whether it is a worker's process, and runs."""
+    with contextlib.suppress(OSError):
+        return b"DistnumWorker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
