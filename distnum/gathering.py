@@ -198,14 +198,15 @@ class Gathering:
 
     def _hand_back(self, call: Call, n_parts: int, n_lost: int) -> None:
         """Put what is left of a call among what is lost."""
-        shard = call.task.shard[self._left[call.task.shard]]
-        if not len(shard):
-            return
         if call.task.first and self._loss is None:
             self._asked_for_loss = False
-        for part in make_shards(self.costs[shard], max(1, n_parts)):
-            if len(part):
-                self._lost.append((shard[part], n_lost))
+        self._put_back(call.task.shard, n_parts, n_lost)
+
+    def _put_back(self, shard: Shard, n_parts: int, n_lost: int) -> None:
+        """Put what is left of a shard among what is lost, in so many parts."""
+        shard = shard[self._left[shard]]
+        parts = make_shards(self.costs[shard], max(1, n_parts)) if len(shard) else []
+        self._lost.extend((shard[part], n_lost) for part in parts if len(part))
 
     def _overdue(self, call: Call) -> bool:
         return perf_counter() > call.sent + self._timing.patience(call)
@@ -247,10 +248,11 @@ class Gathering:
     def _collect_at_once(self, calls: dict[Any, RayWorker]) -> None:
         """All answers in one request, if none is late and none is an error."""
         ray = self._ray
-        patience_s = max(self._timing.patience(worker.call) for worker in calls.values() if worker.call is not None)
+        began, patience_s = perf_counter(), self._longest_patience(calls)
         try:
             answers = ray.get(list(calls), timeout=patience_s)
         except ray.exceptions.RayError:  # of one of them; or it takes too long
+            self._forgive_a_pause(began, patience_s)
             return
         for worker, answer in zip(calls.values(), answers, strict=True):
             self._finish(worker, pickle.loads(answer))
@@ -265,13 +267,21 @@ class Gathering:
             until = self._timing.deadline(call) if call.copied else self._timing.patience(call)
             due_s = min(due_s, max(0.01, call.sent + until - now))
         ready, _ = self._ray.wait(list(calls), num_returns=1, timeout=due_s)
-        waited = perf_counter() - now
-        if waited > due_s + _LONGEST_WAIT_S:
-            # This process itself was stopped, or had no time: that is nobody's lateness.
+        if ready and len(calls) > 1:
+            ready, _ = self._ray.wait(list(calls), num_returns=len(calls), timeout=0)
+        self._forgive_a_pause(now, due_s)
+        return list(ready)
+
+    def _forgive_a_pause(self, began: float, at_most_s: float) -> None:
+        """Count it as nobody's lateness if this process itself was stopped while it waited."""
+        excess_s = perf_counter() - began - at_most_s
+        if excess_s > _LONGEST_WAIT_S:
             for worker in self._workers.working:
                 if worker.call is not None:
-                    worker.call.sent += waited - due_s
-        return list(ready)
+                    worker.call.sent += excess_s
+
+    def _longest_patience(self, calls: dict[Any, RayWorker]) -> float:
+        return max(self._timing.patience(worker.call) for worker in calls.values() if worker.call is not None)
 
     def _take(self, worker: RayWorker) -> None:
         """The answer of a worker, or its end."""
@@ -291,8 +301,8 @@ class Gathering:
     def _wait_for_others(self) -> None:
         """So that they are idle again, if all goes well, where the step is given up."""
         if calls := self._calls():
-            patience_s = max(self._timing.patience(worker.call) for worker in calls.values() if worker.call is not None)
-            self._ray.wait(list(calls), num_returns=len(calls), timeout=min(patience_s, _GIVE_UP_S))
+            timeout_s = min(self._longest_patience(calls), _GIVE_UP_S)
+            self._ray.wait(list(calls), num_returns=len(calls), timeout=timeout_s)
 
     def _finish(self, worker: RayWorker, one: GradSlice) -> None:
         call = worker.call
@@ -321,16 +331,10 @@ class Gathering:
                 f"Workers were lost {call.n_lost + 1} times in step {self._step} with the same work, the last one "
                 f"because: {why} A worker that keeps dying is usually out of memory; try fewer workers."
             )
+        n_live = len(self._workers.working)
         if not call.copied:
-            self._hand_back(call, self.n_live, call.n_lost + 1)
-        rest = rest[self._left[rest]]
-        for part in make_shards(self.costs[rest], max(1, self.n_live)) if len(rest) else []:
-            if len(part):
-                self._lost.append((rest[part], 0))
-
-    @property
-    def n_live(self) -> int:
-        return len(self._workers.working)
+            self._hand_back(call, n_live, call.n_lost + 1)
+        self._put_back(rest, n_live, 0)
 
     def _give_up_the_silent(self) -> None:
         for worker in list(self._calls().values()):

@@ -51,10 +51,11 @@ class Keeper:
 
     def note(self, event: Event) -> None:
         """Keep what has been said already."""
-        self.events.append(event.row())
+        row = event.row()
+        self.events.append(row)
         if self._run is not None and self._run.path.exists():
             try:
-                self._run.append_event(event.row())
+                self._run.append_event(row)
             except TrainingError as error:
                 log.warning(str(error))  # it has been said, and a training does not end for want of a note
 

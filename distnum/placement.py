@@ -104,7 +104,7 @@ def estimate_step_s(job: Job, pool: Pool, state: State, gradient_s: float) -> fl
         return expected_s
     ended = [perf_counter()]
     with suppress(TrainingError):  # the training itself will meet it again, and say so
-        for _ in islice(run_steps(job, pool, state), _TRIAL_STEPS):
+        for _ in islice(run_steps(job, pool, state, tell=lambda event: None), _TRIAL_STEPS):
             ended.append(perf_counter())
     # The first step loads what workers need.
     return float(np.median(np.diff(ended)[1:])) if len(ended) > 2 else expected_s

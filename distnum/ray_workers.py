@@ -189,7 +189,7 @@ class RayWorkers:
             TrainingError: they do not start.
         """
         ray = self._ray
-        self._ask(self._most())
+        self._ask()
         try:
             n_needed = min(self._at_start, len(self._starting))
             refs = [worker.ready for worker in self._starting]
@@ -210,9 +210,11 @@ class RayWorkers:
             remedy = "" if self._own else " If the cluster asks for no token, set RAY_AUTH_MODE=disabled."
             raise TrainingError(f"A worker died while it started: {reason_of(error)}{remedy}") from error
 
-    def _ask(self, most: int) -> None:
+    def _ask(self, at_least: int = 0) -> None:
         """Ask Ray for the workers that are missing; it starts them where and when there is room."""
-        for _ in range(most - len(self.working) - len(self._starting)):
+        if self._n_failed >= _MOST_FAILED_STARTS:
+            return
+        for _ in range(max(at_least, self._most()) - len(self.working) - len(self._starting)):
             self._n_started += 1
             options: dict[str, Any] = {"num_cpus": self._n_threads, "max_restarts": 0, "max_task_retries": 0}
             options["enable_task_events"] = False  # Ray would keep a record of every call
@@ -254,8 +256,7 @@ class RayWorkers:
                     self.give_up(worker, step, f"it has not answered for {now - call.sent:.1f} s")
         if now > self._asked + _ROOM_S:
             self._asked = now
-            if self._n_failed < _MOST_FAILED_STARTS:
-                self._ask(self._most())
+            self._ask()
         if self._starting and (now > self._looked + _LOOK_S or not self.working):
             self._looked = now
             self._look_at_starting(step, 0)
@@ -288,14 +289,13 @@ class RayWorkers:
             return
         if self._starting:
             self._look_at_starting(step, _LOOK_S)
-        elif self._n_failed < _MOST_FAILED_STARTS:
-            self._ask(max(1, self._most()))
+        else:
+            self._ask(at_least=1)
         self._check_enough(step)
 
     def _check_enough(self, step: int) -> None:
         if len(self.working) >= self._least:
-            if self._short_since is not None:
-                self._short_since = None
+            self._short_since = None
             return
         now = perf_counter()
         if self._short_since is None:
@@ -323,8 +323,7 @@ class RayWorkers:
         self._last_reason = why
         text = f"worker {worker.number} on {worker.host} is lost: {why.rstrip('.')}; its work goes to the others."
         self.tell(Event("worker_lost", text, step, self._about(worker) | {"reason": why}))
-        if self._n_failed < _MOST_FAILED_STARTS:
-            self._ask(self._most())
+        self._ask()
 
     def give_up(self, worker: RayWorker, step: int, why: str) -> None:
         """End a worker that does not answer."""

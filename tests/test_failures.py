@@ -26,6 +26,7 @@ from distnum.placement import open_pool
 from distnum.pools import SerialPool
 from distnum.ray_pool import RayPool, WorkerCounts
 from distnum.slices import StepSlices
+from tests.chaos.runs import Run
 
 SMALL: dict[str, Any] = {"hidden": (8,), "steps": 8, "batch_size": 20}
 on_ray = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
@@ -192,7 +193,7 @@ class TestWorkers:
         with open_pool(job) as pool:
             assert isinstance(pool, RayPool)
             assert pool._workers is not None
-            pool._workers._ask = lambda most: None  # type: ignore[method-assign]  # the cluster has no room any more
+            pool._workers._ask = lambda at_least=0: None  # type: ignore[method-assign]  # the cluster has no room any more
 
             def kill(step: int) -> None:
                 if step == 3:
@@ -212,6 +213,31 @@ class TestWorkers:
 
         with pytest.raises(TrainingError, match=r"lost 4 times in step 1.*has not answered for"):
             distnum.train(hang, np.zeros(3), steps=2, workers=2, step_deadline=0.3)
+
+    def test_a_pause_of_the_driver_is_nobodys_lateness(self, tmp_path: Path) -> None:
+        run = Run(tmp_path / "run", 120, "3")  # whose deadline is 2 s
+        for _ in range(3):
+            assert run.wait_step(10)
+            run.process.send_signal(signal.SIGSTOP)
+            time.sleep(3)
+            run.process.send_signal(signal.SIGCONT)
+        run.finish()
+        assert "worker_lost" not in (tmp_path / "run" / "events.jsonl").read_text()
+
+    def test_answers_that_are_there_are_taken_before_anyone_is_given_up(self) -> None:
+        layout, flat = Layout.of(np.arange(30.0), "params")
+        objective = BlackBox(lambda x, batch: float((x**2).sum()), layout, flat.size, "central", None)
+        events: list[Event] = []
+        with RayPool(objective, lambda step: None, 3, deadline_s=0.5, tell=events.append) as pool:
+
+            def busy() -> None:
+                os.kill(pool.worker_pids[0], signal.SIGKILL)
+                time.sleep(1)  # longer than the deadline
+
+            os.kill(pool.worker_pids[0], signal.SIGSTOP)  # so that it cannot have answered
+            pool.plan(objective.expected_costs(None))
+            np.testing.assert_allclose(pool.gradient(1, flat.copy(), busy).grad, 2 * flat, atol=1e-6)
+        assert [event.kind for event in events].count("worker_lost") == 1
 
     def test_events_are_kept(self, tmp_path: Path) -> None:
         out = tmp_path / "run"

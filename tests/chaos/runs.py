@@ -51,25 +51,26 @@ class Run:
     def begin(self) -> None:
         """Start it, or go on with it."""
         self._lines: queue.Queue[str | None] = queue.Queue()
-        self._log = (self.folder.parent / f"{self.folder.name}.log").open("ab")
-        self._seen = self._log.tell()
+        self._log = self.folder.parent / f"{self.folder.name}.log"
         command = [*self._prefix, sys.executable, "-m", "tests.chaos.driver", *self._arguments]
-        self.process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            env=self._environment,
-            start_new_session=True,
-        )
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=self._environment,
+                start_new_session=True,
+            )
         threading.Thread(target=self._read, args=(self.process, self._lines), daemon=True).start()
 
     @staticmethod
     def _read(process: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            lines.put(line)
+        with process.stdout:
+            for line in process.stdout:
+                lines.put(line)
         lines.put(None)
 
     def skip(self) -> None:
@@ -93,7 +94,7 @@ class Run:
             try:
                 line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
-                raise Lost(f"no step for {DEADLINE_S:g} s; see {self._log.name}") from None
+                raise Lost(f"no step for {DEADLINE_S:g} s; see {self._log}") from None
             if not self._take(line):
                 self.process.wait()
                 return False
@@ -121,9 +122,8 @@ class Run:
         """Wait for the end; returns the checksum of the parameters."""
         while self.wait_step():
             pass
-        self._log.close()
         if self.process.returncode or not self.sha256:
-            told = Path(self._log.name).read_text(errors="replace")[-2000:]
+            told = self._log.read_text(errors="replace")[-2000:]
             raise Lost(f"the run ended with code {self.process.returncode}: {told}")
         return self.sha256
 
