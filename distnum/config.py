@@ -7,10 +7,8 @@ line, the checks and their messages follow from that. Numerical modules never se
 from __future__ import annotations
 
 import difflib
-import math
-import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +17,7 @@ import numpy as np
 
 from distnum.activations import CUSTOM, get_activation
 from distnum.errors import InputError
+from distnum.kinds import Kind, as_int, checked, choice, either, optional, real, whole
 from distnum.losses import LOSSES
 from distnum.networks import INITS
 from distnum.optimizers import OPTIMIZERS, SCHEDULES
@@ -29,7 +28,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Config", "Kind", "checked", "kind_of", "read_toml", "whole", "workers_range", "write_toml"]
+__all__ = ["Config", "kind_of", "read_toml", "workers_range", "write_toml"]
 
 METHODS = ("propagate", "naive")
 DTYPES = ("float64", "float32")
@@ -37,93 +36,6 @@ DTYPES = ("float64", "float32")
 ARTICLE_H = 1e-4
 _MOST_UNITS = 1_000_000
 _MOST_WORKERS = 100_000
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What a field may be: ``convert`` gives the value, from text too, or raises."""
-
-    allowed: str
-    convert: Callable[[Any], Any]
-
-
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
-
-
-def _int(value: Any) -> int:
-    if isinstance(value, str):
-        if not re.fullmatch(r"[+-]?\d+", value, re.ASCII):  # int() also takes ' 1_0 '
-            raise ValueError
-        return int(value)
-    if isinstance(value, (bool, np.bool_)) or int(value) != value:
-        raise ValueError
-    return int(value)
-
-
-def _float(value: Any) -> float:
-    if isinstance(value, (bool, np.bool_)):
-        raise ValueError
-    if isinstance(value, str) and not _NUMBER.fullmatch(value):
-        raise ValueError
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError
-    return number
-
-
-def whole(at_least: int, at_most: int | None = None) -> Kind:
-    """Whole numbers within limits."""
-
-    def convert(value: Any) -> int:
-        number = _int(value)
-        if number < at_least or (at_most is not None and number > at_most):
-            raise ValueError
-        return number
-
-    upper = f" and at most {at_most:,}" if at_most is not None else ""
-    return Kind(f"a whole number of at least {at_least}{upper}", convert)
-
-
-def real(above: float | None = None, at_least: float | None = None, at_most: float | None = None) -> Kind:
-    """Finite numbers within limits."""
-
-    def convert(value: Any) -> float:
-        number = _float(value)
-        if above is not None and not number > above:
-            raise ValueError
-        if at_least is not None and not number >= at_least:
-            raise ValueError
-        if at_most is not None and not number <= at_most:
-            raise ValueError
-        return number
-
-    limits = [
-        f"above {above:g}" if above is not None else "",
-        f"of at least {at_least:g}" if at_least is not None else "",
-    ]
-    limits.append(f"and at most {at_most:g}" if at_most is not None else "")
-    return Kind(" ".join(["a finite number", *[limit for limit in limits if limit]]), convert)
-
-
-def choice(*names: str) -> Kind:
-    """One of some words."""
-
-    def convert(value: Any) -> str:
-        if value not in names:
-            raise ValueError
-        return str(value)
-
-    return Kind(f"one of {', '.join(names)}", convert)
-
-
-def either(word: str, kind: Kind) -> Kind:
-    """One word, or what ``kind`` allows."""
-    return Kind(f"'{word}' or {kind.allowed}", lambda value: word if value == word else kind.convert(value))
-
-
-def optional(kind: Kind) -> Kind:
-    """None, or what ``kind`` allows."""
-    return Kind(kind.allowed, lambda value: None if value is None else kind.convert(value))
 
 
 def _text(value: Any) -> str:
@@ -169,7 +81,7 @@ def workers_range(workers: int | str) -> tuple[int, int | None]:
     if workers == "auto":
         return 1, None
     least, colon, most = str(workers).partition(":")
-    return _int(least), _int(most if colon else least)
+    return as_int(least), as_int(most if colon else least)
 
 
 def _address(value: Any) -> str:
@@ -393,28 +305,9 @@ class Config:
         return {name: value for name, value in self.to_dict().items() if name not in free}
 
 
-def checked(name: str, value: Any, kind: Kind) -> Any:
-    """The value, converted.
-
-    Raises:
-        InputError: it is not allowed; the message names it, the field, and what is.
-    """
-    try:
-        return kind.convert(value)
-    except InputError:
-        raise
-    except (TypeError, ValueError, OverflowError):
-        raise InputError(f"{name} is {_shown(value)}; it must be {kind.allowed}.") from None
-
-
 def kind_of(name: str) -> Kind:
     """What the field of that name may be."""
     return next(item.metadata["kind"] for item in fields(Config) if item.name == name)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def read_toml(path: Path) -> dict[str, Any]:

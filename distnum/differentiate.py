@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from distnum.config import checked, whole
 from distnum.errors import InputError
+from distnum.kinds import checked, whole
 from distnum.objectives import BlackBox, Layout, check_takes
 from distnum.pools import Pool, SerialPool
 from distnum.ray_pool import RayPool

@@ -20,7 +20,8 @@ from distnum.errors import TrainingError
 from distnum.objectives import Objective
 from distnum.plan import Shard, make_shards, places_of
 from distnum.pools import Gathered, GradSlice, KeptSlices, first_part
-from distnum.ray_workers import Call, RayWorker, RayWorkers, Task, cause_of, reason_of
+from distnum.ray_actor import Task, cause_of, reason_of
+from distnum.ray_workers import Call, RayWorker, RayWorkers
 from distnum.shared import Shared
 
 __all__ = ["Gathering", "Timing"]

@@ -17,8 +17,9 @@ from distnum.gathering import Gathering, Timing
 from distnum.objectives import Objective
 from distnum.plan import Shard, all_tiles, make_shards
 from distnum.pools import BatchAt, Closing, Gathered, KeptSlices
+from distnum.ray_actor import Setup
 from distnum.ray_session import ray_session
-from distnum.ray_workers import RayWorker, RayWorkers, Setup
+from distnum.ray_workers import RayWorker, RayWorkers
 from distnum.shared import Shared
 
 __all__ = ["RayPool", "WorkerCounts"]
@@ -98,12 +99,14 @@ class RayPool(Closing):
             asked = n_asked if n_asked is not None else 1 if callable(n_workers) else n_workers
             ray, self._folder = self._session.enter_context(ray_session(address, asked * n_threads, asked))
             self._ray = ray
-            counts = self._counts(n_workers, n_threads)
+            counts_of = n_workers if callable(n_workers) else _fixed(n_workers, n_threads)
+            counts = self._counts(counts_of)
             self.n_threads = counts.n_threads
-
-            def most() -> int:
-                return self._counts(n_workers, self.n_threads).most if callable(n_workers) else n_workers
-
+            if counts.at_start * counts.n_threads > self._n_cpus():
+                raise InputError(
+                    f"workers is {counts.at_start} and threads_per_worker is {counts.n_threads}, but the Ray cluster "
+                    f"has {self._n_cpus()} CPUs; their product must not be more."
+                )
             setup = self._put(Setup(objective, batch_at, self.n_threads, self._dtype, warm_up))
             self._shared = Shared.create(self._folder, self._dtype, objective.n_params)
             self._workers = RayWorkers(
@@ -112,7 +115,7 @@ class RayPool(Closing):
                 self.n_threads,
                 counts.at_start,
                 counts.least,
-                most,
+                lambda: self._counts(counts_of).most,
                 wait_s,
                 self._folder is not None,
                 tell,
@@ -122,19 +125,11 @@ class RayPool(Closing):
             self.close()
             raise
 
-    def _counts(self, n_workers: int | Callable[[int, int], WorkerCounts], n_threads: int) -> WorkerCounts:
-        ray = self._ray
-        n_cpus = int(ray.cluster_resources().get("CPU", 0))
-        if callable(n_workers):
-            counts = n_workers(n_cpus, sum(1 for node in ray.nodes() if node["Alive"]))
-        else:
-            counts = WorkerCounts(1, n_workers, n_workers, n_threads)
-        if self._workers is None and counts.at_start * counts.n_threads > n_cpus:
-            raise InputError(
-                f"workers is {counts.at_start} and threads_per_worker is {counts.n_threads}, but the Ray cluster has "
-                f"{n_cpus:g} CPUs; their product must not be more."
-            )
-        return counts
+    def _counts(self, counts_of: Callable[[int, int], WorkerCounts]) -> WorkerCounts:
+        return counts_of(self._n_cpus(), sum(1 for node in self._ray.nodes() if node["Alive"]))
+
+    def _n_cpus(self) -> int:
+        return int(self._ray.cluster_resources().get("CPU", 0))
 
     def _put(self, setup: Setup) -> Any:
         try:
@@ -243,3 +238,8 @@ class RayPool(Closing):
         if self._workers is not None:
             self._workers.close()
         self._session.close()
+
+
+def _fixed(n_workers: int, n_threads: int) -> Callable[[int, int], WorkerCounts]:
+    """Always so many, and one is enough to go on with."""
+    return lambda n_cpus, n_nodes: WorkerCounts(1, n_workers, n_workers, n_threads)

@@ -8,31 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
-import platform
 import signal
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distnum.blas import single_threaded_blas
 from distnum.errors import TrainingError
 from distnum.events import Event, Tell
-from distnum.objectives import Objective
-from distnum.plan import Shard, places_of
-from distnum.pools import BatchAt, Worker
-from distnum.ray_session import first_line
-from distnum.shared import Shared
+from distnum.ray_actor import Task, actor_class, cause_of, reason_of
 
-__all__ = ["Call", "RayWorker", "RayWorkers", "Setup", "Task", "cause_of", "reason_of"]
-
-Array = NDArray[np.floating]
+__all__ = ["Call", "RayWorker", "RayWorkers"]
 
 _START_TIMEOUT_S = 180.0
 # How often to look for workers that have started, and for room for more.
@@ -43,36 +33,6 @@ _MOST_FAILED_STARTS = 3
 _N_SPEEDS = 5
 # Speeds that differ by less are taken as equal.
 _EQUAL_SPEEDS = 1.15
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What every worker of a pool gets once.
-
-    Attributes:
-        objective, batch_at: what it differences.
-        n_threads: of it.
-        dtype: of the parameters.
-        warm_up: parameters to try some slices with before it is used; None for no trial.
-    """
-
-    objective: Objective
-    batch_at: BatchAt
-    n_threads: int
-    dtype: np.dtype[Any]
-    warm_up: Array | None
-
-
-@dataclass(frozen=True)
-class Task:
-    """A shard of a gradient; the parameters come beside it, or stand in the shared file."""
-
-    turn: int
-    step: int
-    shard: Shard
-    first: bool
-    more: bool
-    file: Path | None
 
 
 @dataclass
@@ -152,7 +112,7 @@ class RayWorkers:
         tell: Tell,
     ) -> None:
         self._ray = ray
-        self._actor_class = ray.remote(_actor_class())
+        self._actor_class = ray.remote(actor_class())
         self._setup = setup
         self._n_threads = n_threads
         self._at_start = at_start
@@ -346,61 +306,3 @@ class RayWorkers:
                 with contextlib.suppress(Exception):  # the session may be gone already
                     self._ray.kill(worker.actor)
         self.working, self._starting = [], []
-
-
-def _actor_class() -> type:
-    class DistnumWorker:
-        """A ``Worker`` in a process of its own."""
-
-        def __init__(self, setup: Setup) -> None:
-            self._blas = single_threaded_blas()
-            self._blas.__enter__()
-            self._setup = setup
-            self._worker = Worker(setup.objective, setup.batch_at, setup.n_threads)
-            self._shared: Shared | None = None
-
-        def ready(self) -> tuple[int, str, str]:
-            import ray
-
-            if self._setup.warm_up is not None:
-                self._worker.warm_up(self._setup.warm_up)
-            return os.getpid(), ray.get_runtime_context().get_node_id(), platform.node()
-
-        def grad_slice(self, task: bytes, params: Array | None) -> bytes:
-            asked: Task = pickle.loads(task)
-            objective = self._setup.objective
-            shared = self._attach(asked.file)
-            if shared is not None:
-                params = shared.params(asked.turn).view()
-                params.flags.writeable = False
-            assert params is not None
-            found = self._worker.grad_slice(asked.turn, asked.step, params, asked.shard, asked.first, asked.more)
-            if shared is not None:
-                shared.grad(asked.turn)[places_of(objective.tiles, asked.shard, objective.order)] = found.values
-                found = replace(found, values=found.values[:0])
-            return pickle.dumps(found, pickle.HIGHEST_PROTOCOL)
-
-        def _attach(self, file: Path | None) -> Shared | None:
-            if file is None:
-                return None
-            if self._shared is None or self._shared.file != file:
-                objective = self._setup.objective
-                self._shared = Shared(file, self._setup.dtype, objective.n_params)
-            return self._shared
-
-    return DistnumWorker
-
-
-def cause_of(error: Exception) -> BaseException:
-    """What a worker raised, as it was raised there."""
-    cause = getattr(error, "cause", None)
-    return cause if isinstance(cause, BaseException) else error
-
-
-def reason_of(error: BaseException) -> str:
-    """Why Ray says that a worker is gone, in a sentence."""
-    text = " ".join(str(error).split())
-    for mark in ("Worker exit detail: ", "The actor is dead because "):
-        if mark in text:
-            return text.split(mark, 1)[1].split(" Some common causes", 1)[0][:300]
-    return first_line(error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distnum.checkpoints import State, frozen, params_sha256
+from distnum.checkpoints import State, params_sha256
 from distnum.config import Config
 from distnum.errors import InputError, TrainingError
 from distnum.events import Event
@@ -25,7 +25,8 @@ from distnum.networks import Network
 from distnum.objectives import LossFunction, Params
 from distnum.placement import estimate_gradient_s, estimate_step_s, open_pool
 from distnum.pools import Pool
-from distnum.runs import RunFolder, config_of, machine_facts, version_facts
+from distnum.resuming import planned_state, resumed_job
+from distnum.runs import RunFolder, machine_facts, version_facts
 from distnum.watch import Watch
 
 __all__ = ["TrainResult", "steps", "train"]
@@ -201,7 +202,7 @@ def train(
     try:
         new_config = None
         if run is not None:
-            job, state, new_config = _resumed(run, loss, params, data, config, options)
+            job, state, new_config = resumed_job(run, loss, params, data, config, options)
         else:
             job = prepare(loss, params, data, config, options)
             state = job.initial
@@ -227,85 +228,6 @@ def _both(first: Callable[..., Any], second: Callable[..., Any] | None) -> Calla
         return told if second is None else second(*arguments)
 
     return call
-
-
-def _resumed(
-    run: RunFolder,
-    loss: str | LossFunction | None,
-    params: Params | None,
-    data: Any,
-    config: Config | None,
-    options: Mapping[str, Any],
-) -> tuple[Job, State, dict[str, Any] | None]:
-    """The job and the state to continue with, and the values of a configuration that has changed."""
-    values = run.config_values()
-    of_python = values.pop("objective", None) == "python"
-    if of_python and not callable(loss):
-        raise InputError(
-            f"run {str(run.path)!r} trains a Python function; continue it from Python, with "
-            "distnum.train(loss, params, ..., out=..., resume=True)."
-        )
-    if callable(loss) and not of_python:
-        raise InputError(f"run {str(run.path)!r} trains a network; leave the loss function out.")
-    if config is None:
-        config = config_of(values, str(run.config_file))
-    if not of_python and data is None and config.data == "arrays":
-        raise InputError(
-            f"run {str(run.path)!r} was trained on arrays from Python; continue it from there, with "
-            "distnum.train(data=..., out=..., resume=True)."
-        )
-    if str(options.get("workers")) == "0" and "address" not in options:
-        options = {**options, "address": None}  # the run's own is of no use here
-    job = prepare(loss, params, data, config, options)
-    found = run.latest_checkpoint()
-    if found is None:
-        # Else it was stopped before its first checkpoint, which is written until the second is due.
-        if run.n_rows > 2 * job.config.checkpoint_every:
-            raise InputError(
-                f"run {str(run.path)!r} has done {run.n_rows:,} steps, but no checkpoint is left in its folder "
-                "checkpoints; without one, it must be begun anew."
-            )
-        return job, job.initial, None
-    state, decided, notes = found
-    for note in notes:
-        log.warning(note)
-    if job.config.steps < state.step:
-        raise InputError(
-            f"steps is {job.config.steps}, but {str(run.path)!r} has done {state.step} already; it must not be less."
-        )
-    _check_same_job(run, job, state, decided)
-    if state.params.shape != job.initial.params.shape:
-        raise InputError(
-            f"the checkpoint of {str(run.path)!r} has {state.params.size:,} parameters, the run's configuration "
-            f"{job.initial.params.size:,}; they must be the same."
-        )
-    new_config = None
-    if job.config.steps != values.get("steps", job.config.steps):
-        # So that a later resume knows how far to go.
-        new_config = ({"objective": "python"} if of_python else {}) | values | {"steps": job.config.steps}
-    return job, replace(state, params=frozen(state.params)), new_config
-
-
-def _check_same_job(run: RunFolder, job: Job, state: State, decided: Mapping[str, Any]) -> None:
-    """Refuse to continue with what would have led to other parameters."""
-    where = f"{str(run.path)!r} was trained with"
-    deciding = job.deciding()
-    may_differ = set() if job.config.schedule == "cosine" else {"steps"}
-    for name in sorted({*decided, *deciding} - may_differ):
-        now, then = deciding.get(name), decided.get(name)
-        if now == then:
-            continue
-        if name == "data_sha256":
-            raise InputError(
-                f"data {job.config.data} is not what it was: {where} other arrays up to step {state.step} "
-                f"(checksum {str(then)[:12]}..., now {str(now)[:12]}...); they must stay the same."
-            )
-        if name == "steps":
-            raise InputError(
-                f"steps is {now}, but the cosine schedule of {str(run.path)!r} was laid out for {then}; "
-                "it must stay the same."
-            )
-        raise InputError(f"{name} is {now!r}, but {where} {then!r} up to step {state.step}; it must stay the same.")
 
 
 def _train(
@@ -344,7 +266,7 @@ def _train(
             if resumed:
                 keeper.note(Event("resumed", f"continued after step {state.step:,}.", state.step))
             try:
-                for step in run_steps(job, pool, state, _planned_state(job, run, state), keeper.slices, keeper.event):
+                for step in run_steps(job, pool, state, planned_state(job, run, state), keeper.slices, keeper.event):
                     state = step.state
                     row = step.row() | ({} if np.isfinite(step.loss) else {"skipped": True})
                     completed = state.step >= config.steps
@@ -391,21 +313,6 @@ def _train(
         run.write_model(result.named_params, _about_model(job) | {"params_sha256": result.params_sha256})
         run.write_result(result.to_dict())
     return result
-
-
-def _planned_state(job: Job, run: RunFolder | None, state: State) -> State:
-    """The state of the last planned checkpoint up to a state: where to go back to."""
-    every = job.config.checkpoint_every
-    step = state.step // every * every
-    if step == state.step or job.config.on_nonfinite != "rollback":
-        return state
-    if step == 0:
-        return job.initial
-    found = run.checkpoint_at(step) if run is not None else None
-    if found is None:
-        log.warning(f"the checkpoint of step {step} is not there to go back to; step {state.step} takes its place.")
-        return state
-    return found
 
 
 def _keeping_s(job: Job, run: RunFolder | None, state: State) -> float:
