@@ -207,11 +207,11 @@ class RayWorkers:
                 if ref in answered:
                     worker.call = None  # and what it says is of a turn that is over
                     try:
-                        ray.get(ref)
+                        ray.get(ref, timeout=_LOOK_S)
                     except ray.exceptions.RayTaskError:
                         pass  # of the user's function, in a slice that others have computed
-                    except ray.exceptions.RayError as error:
-                        self.lose(worker, step, reason_of(error))
+                    except ray.exceptions.RayError as error:  # it is dead, or its node is out of reach
+                        self.give_up(worker, step, reason_of(error))
                 elif now - call.sent > deadline_of(call):
                     self.give_up(worker, step, f"it has not answered for {now - call.sent:.1f} s")
         if now > self._asked + _ROOM_S:

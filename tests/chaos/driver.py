@@ -15,7 +15,7 @@ OPTIONS |= {"checkpoint_every": 10, "step_deadline": 2.0, "wait_for_workers": 60
 
 
 def main() -> None:
-    faulthandler.register(signal.SIGUSR1)
+    faulthandler.register(signal.SIGUSR1, all_threads=False)
     out, n_steps, workers, address = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
     where: dict[str, Any] = {"workers": workers, "threads_per_worker": 1, "address": address or None}
 

@@ -51,6 +51,7 @@ class Run:
     def begin(self) -> None:
         """Start it, or go on with it."""
         self._lines: queue.Queue[str | None] = queue.Queue()
+        self._ended = False
         self._log = self.folder.parent / f"{self.folder.name}.log"
         command = [*self._prefix, sys.executable, "-m", "tests.chaos.driver", *self._arguments]
         with self._log.open("ab") as log:
@@ -82,6 +83,7 @@ class Run:
     def _take(self, line: str | None) -> bool:
         """Note a line; returns False if it was the last."""
         if line is None:
+            self._ended = True
             return False
         if line.startswith("sha256 "):
             self.sha256 = line.split()[1]
@@ -90,16 +92,17 @@ class Run:
     def wait_step(self, n: int = 1) -> bool:
         """Wait for so many more steps; returns False if the run has ended before."""
         deadline = time.monotonic() + DEADLINE_S
-        while n:
+        while n and not self._ended:
             try:
                 line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
-                raise Lost(f"no step for {DEADLINE_S:g} s; see {self._log}") from None
-            if not self._take(line):
-                self.process.wait()
-                return False
-            n -= line is not None and line.strip().isdecimal()
-        return True
+                self.process.send_signal(signal.SIGUSR1)  # so that it says where it is
+                time.sleep(1)
+                raise Lost(f"no step for {DEADLINE_S:g} s: {self._told()}") from None
+            n -= self._take(line) and str(line).strip().isdecimal()
+        if self._ended:
+            self.process.wait()
+        return not n
 
     def worker_pids(self) -> list[int]:
         """Processes of the workers that are at work."""
@@ -123,9 +126,12 @@ class Run:
         while self.wait_step():
             pass
         if self.process.returncode or not self.sha256:
-            told = self._log.read_text(errors="replace")[-2000:]
-            raise Lost(f"the run ended with code {self.process.returncode}: {told}")
+            raise Lost(f"the run ended with code {self.process.returncode}: {self._told()}")
         return self.sha256
+
+    def _told(self) -> str:
+        """The last that it has said on its error stream."""
+        return self._log.read_text(errors="replace")[-2000:]
 
 
 def _lives(pid: int) -> bool:
