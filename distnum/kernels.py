@@ -26,6 +26,7 @@ from distnum.compiling import Kernel
 
 __all__ = [
     "KINDS",
+    "bends_kernel",
     "bent_kernel",
     "outputs_kernel",
     "push_kernel",
@@ -358,6 +359,52 @@ def _times_weights(moves: Any, weights: Any, n_in: Any, n_out: Any, product: Any
                 product[m, lane] += w0 * moves[k, lane]
 
 
+@njit(nogil=True, error_model="numpy")
+def _add_changes(
+    deltas: Any,
+    u: Any,
+    slopes: Any,
+    label: Any,
+    loss: Any,
+    moved: Any,
+    unit: Any,
+    weight: Any,
+    total: Any,
+) -> None:
+    """Add the weighted changes of one example's loss, where its outputs move by ``deltas (n_outputs, lanes)``."""
+    dtype = deltas.dtype
+    softmax, n_terms, n_log_terms = loss
+    zero, two = dtype.type(0), dtype.type(2)
+    for lane in range(2 * _LANES):
+        u[lane] = zero
+    for c in range(len(slopes)):
+        slope = slopes[c]
+        for lane in range(2 * _LANES):
+            d = deltas[c, lane]
+            if softmax:
+                u[lane] += slope * _expm1_by_series(n_terms, d, dtype)
+            else:
+                u[lane] += d * (two * slope + d)
+    for lane in range(len(moved)):
+        first, second = u[lane], u[_LANES + lane]
+        if softmax:
+            change = _log_of_ratio(n_log_terms, first, second, dtype)
+            change -= deltas[label, lane] - deltas[label, _LANES + lane]
+        else:
+            change = (first - second) / dtype.type(len(slopes))
+        total[moved[lane], unit] += weight * change
+
+
+@njit(nogil=True, error_model="numpy")
+def _moved_rows(inputs: Any, rows: Any, example: Any, moved: Any) -> Any:
+    """List which of the rows an example moves, and return how many they are."""
+    n_moved = 0
+    for i in range(len(rows)):
+        moved[n_moved] = i
+        n_moved += inputs[rows[i], example] != inputs.dtype.type(0)
+    return n_moved
+
+
 @cache
 def push_kernel(kind: str | Callable[[float], float], loss: str, n_terms: int, n_log_terms: int) -> Kernel:
     """Units whose moves go through all later layers as they are.
@@ -377,7 +424,7 @@ def push_kernel(kind: str | Callable[[float], float], loss: str, n_terms: int, n
     """
     number = KINDS[kind] if isinstance(kind, str) else USER
     n_shared_terms = _TANH_TERMS[n_terms] if number == TANH else n_terms
-    softmax = loss == "cross_entropy"
+    of_loss = (loss == "cross_entropy", n_terms, n_log_terms)
 
     def kernel(
         inputs: Any,
@@ -397,17 +444,13 @@ def push_kernel(kind: str | Callable[[float], float], loss: str, n_terms: int, n
         labels: Any,
     ) -> None:
         dtype = inputs.dtype
-        zero, two = dtype.type(0), dtype.type(2)
+        zero = dtype.type(0)
         both = 2 * _LANES  # lanes of a pair's first point, then of its second
         now, after = np.empty((max(sizes), both), dtype), np.empty((max(sizes), both), dtype)
         t, u = np.empty(both, dtype), np.empty(both, dtype)
         moved = np.empty(len(rows), np.int64)
-        n_outputs = sizes[-1]
         for example in range(len(examples)):
-            n_moved = 0
-            for i in range(len(rows)):
-                moved[n_moved] = i
-                n_moved += inputs[rows[i], examples[example]] != zero
+            n_moved = _moved_rows(inputs, rows, examples[example], moved)
             for j in range(counts[example]):
                 unit = units[example, j]
                 k0, k1 = data[example, 0, j], data[example, 1, j]
@@ -438,27 +481,98 @@ def push_kernel(kind: str | Callable[[float], float], loss: str, n_terms: int, n
                             _times_weights(now, weights_of[starts[layer] :], n_in, n_out, after)
                             first_unit += n_in
                             now, after = after, now
-                        for lane in range(both):
-                            u[lane] = zero
-                        for c in range(n_outputs):
-                            slope = slopes[example, c]
-                            for lane in range(both):
-                                d = now[c, lane]
-                                if softmax:
-                                    u[lane] += slope * _expm1_by_series(n_terms, d, dtype)
-                                else:
-                                    u[lane] += d * (two * slope + d)
-                        for lane in range(n):
-                            first_u, second_u = u[lane], u[_LANES + lane]
-                            if softmax:
-                                label = labels[example]
-                                change = _log_of_ratio(n_log_terms, first_u, second_u, dtype)
-                                change -= now[label, lane] - now[label, _LANES + lane]
-                            else:
-                                change = (first_u - second_u) / dtype.type(n_outputs)
-                            total[moved[first + lane], unit] += weights[pair] * change
+                        changed = moved[first : first + n]
+                        _add_changes(
+                            now, u, slopes[example], labels[example], of_loss, changed, unit, weights[pair], total
+                        )
 
     return Kernel(kernel) if number != USER else _with_users_move(kernel, kind)
+
+
+@cache
+def bends_kernel(kind: str, loss: str, n_terms: int, n_log_terms: int) -> Kernel:
+    """Units with which the outputs move in proportion, but for a few later units that bend; see ``bends.py``.
+
+    Args:
+        kind: how a unit moves, of ``KINDS``: in straight pieces.
+        loss, n_terms, n_log_terms: as those of ``push_kernel``.
+
+    Returns:
+        a function as that of ``push_kernel`` up to ``total``, and then of the directions ``v (n_examples,
+        n_outputs, n_units)``; of how many later units bend ``n_bends (n_examples,)``, their
+        ``constants (n_examples, 2, most)`` and ``bend_slopes (n_examples, most)``, and their answers
+        ``to_units (n_examples, most, n_units)``, ``to_bends (n_examples, most, most)`` and
+        ``to_outputs (n_examples, n_outputs, most)``; and of the loss ``slopes`` and ``labels``.
+    """
+    number = KINDS[kind]
+    of_loss = (loss == "cross_entropy", n_terms, n_log_terms)
+
+    def kernel(
+        inputs: Any,
+        rows: Any,
+        points: Any,
+        weights: Any,
+        examples: Any,
+        counts: Any,
+        units: Any,
+        data: Any,
+        total: Any,
+        v: Any,
+        n_bends: Any,
+        constants: Any,
+        bend_slopes: Any,
+        to_units: Any,
+        to_bends: Any,
+        to_outputs: Any,
+        slopes: Any,
+        labels: Any,
+    ) -> None:
+        dtype = inputs.dtype
+        zero = dtype.type(0)
+        both = 2 * _LANES
+        bends, deltas = np.empty((bend_slopes.shape[1], both), dtype), np.empty((v.shape[1], both), dtype)
+        t, shift, u = np.empty(both, dtype), np.empty(both, dtype), np.empty(both, dtype)
+        moved = np.empty(len(rows), np.int64)
+        for example in range(len(examples)):
+            n_moved = _moved_rows(inputs, rows, examples[example], moved)
+            for j in range(counts[example]):
+                unit = units[example, j]
+                k0, k1 = data[example, 0, j], data[example, 1, j]
+                for first in range(0, n_moved, _LANES):
+                    n = min(_LANES, n_moved - first)
+                    for pair in range(len(points)):
+                        for lane in range(_LANES):
+                            z = inputs[rows[moved[first + lane]], examples[example]] if lane < n else zero
+                            for point in range(2):
+                                d = points[pair, point] * z
+                                t[point * _LANES + lane] = _move(number, 0, k0, k1, d, d, dtype)
+                        for k in range(n_bends[example]):
+                            answer = to_units[example, k, unit]
+                            for lane in range(both):
+                                shift[lane] = answer * t[lane]
+                            for earlier in range(k):
+                                answer = to_bends[example, k, earlier]
+                                for lane in range(both):
+                                    shift[lane] += answer * bends[earlier, lane]
+                            c0, c1 = constants[example, 0, k], constants[example, 1, k]
+                            slope = bend_slopes[example, k]
+                            for lane in range(both):
+                                d = shift[lane]
+                                bends[k, lane] = _move(number, 0, c0, c1, d, d, dtype) - slope * d
+                        for c in range(len(deltas)):
+                            answer = v[example, c, unit]
+                            for lane in range(both):
+                                deltas[c, lane] = answer * t[lane]
+                            for k in range(n_bends[example]):
+                                answer = to_outputs[example, c, k]
+                                for lane in range(both):
+                                    deltas[c, lane] += answer * bends[k, lane]
+                        changed = moved[first : first + n]
+                        _add_changes(
+                            deltas, u, slopes[example], labels[example], of_loss, changed, unit, weights[pair], total
+                        )
+
+    return Kernel(kernel)
 
 
 def _with_users_move(kernel: Any, f: Any) -> Kernel:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distnum.activations import Activation, Move, get_activation
+from distnum.bends import Bends, LaterLayer, later_bends
 from distnum.losses import LossPoint, SeriesLength, series_length
 from distnum.networks import Network
 from distnum.schemes import Scheme
@@ -37,6 +38,8 @@ _PUSH_NUMBERS = 32_768
 # Rows of every matrix product in a push. One shape, so that one row's bits do not depend on
 # how many others are pushed beside it.
 _PUSH_ROWS = 64
+# With more later units that bend, pushing a change through whole layers takes no longer.
+_MOST_BENDS = 32
 
 _OUTPUT = get_activation("identity")
 _LINE = Move("line", lambda slope: (slope, slope))
@@ -121,6 +124,7 @@ class Moves:
         elif some_bent:
             t_max = self._farthest_change(a, reach)
         moving = t_max > 0
+        self._bends: dict[int, Bends] = {}
         proportional = self._proportional(moving, t_max)
         self._compiled: list[tuple[Any, tuple[Any, ...]]] = []
         self._by_numpy = np.zeros_like(moving)
@@ -128,7 +132,9 @@ class Moves:
         if some_bent:
             self._compile(proportional & ~straight, t_max, self._activation.move)
         self._compile(proportional & straight, t_max, _LINE, slope)
-        self._compile_push(moving & ~proportional, t_max)
+        bending = self._few_bend(moving & ~proportional)
+        self._compile_bends(bending, t_max)
+        self._compile_push(moving & ~proportional & ~bending, t_max)
         self._one_by_one = (self._by_numpy | self._pushed).any(axis=1)
 
     def _farthest_change(self, a: Array, reach: Array) -> Array:
@@ -147,8 +153,21 @@ class Moves:
         if self._number >= self._at.last - 1:
             return moving
         if self._activation.piecewise_linear:
-            return moving & self._later_units_stay_straight(t_max)
+            at = self._at
+            layers = [
+                LaterLayer(self._into(later), self._sizes_into(later), at.preactivations[later][self._block])
+                for later in range(self._number + 1, at.last)
+            ]
+            straight, self._bends = later_bends(layers, at.weights[at.last], self._activation, t_max)
+            return moving & straight
         return np.zeros_like(moving)
+
+    def _few_bend(self, others: Mask) -> Mask:
+        """Of units with which the outputs do not move in proportion those for which just a few later units bend."""
+        few = [example for example, bends in self._bends.items() if len(bends.slopes) <= _MOST_BENDS]
+        chosen = np.zeros_like(others)
+        chosen[few] = others[few]
+        return chosen
 
     @cached_property
     def _directions(self) -> Array:
@@ -170,33 +189,9 @@ class Moves:
         weights = self._at.weights[number]
         return weights[self._units] if number == self._number + 1 else weights
 
-    def _later_units_stay_straight(self, t_max: Array) -> Mask:
-        """Whether all later units stay on their straight lines when one unit moves by ``t_max``.
-
-        A bound that holds for all units of the layer at once leaves few later units in
-        question; those are looked at one by one. Shape ``(n_examples, n_units)``.
-        """
-        at, number = self._at, self._number
-        activation = at.network.activation
-        straight = np.ones(t_max.shape, np.bool_)
-        finite = np.where(np.isfinite(t_max), t_max, np.finfo(t_max.dtype).max ** 0.5)
-        bound = finite.max(axis=1, keepdims=True) * at.weight_sizes[number + 1][self._units].max(axis=0)
-        slopes: list[Array] = []
-        for later in range(number + 1, at.last):
-            a = at.preactivations[later][self._block]
-            # A hair less than the distance, for the rounding of the products.
-            distance = activation.kink_distance(a) * a.dtype.type(1 - 1e-5)
-            for example in np.flatnonzero((bound >= distance).any(axis=1)):
-                near = np.flatnonzero(bound[example] >= distance[example])
-                response = self._into(later)[:, near]
-                for between in range(later - 1, number, -1):
-                    slope = slopes[between - number - 1][example]
-                    response = self._into(between) @ (slope[:, None] * response)
-                shift = finite[example][:, None] * np.abs(response)
-                straight[example] &= (shift < distance[example][near]).all(axis=1)
-            slopes.append(activation.slope(a))
-            bound = (bound * np.abs(slopes[-1])) @ at.weight_sizes[later + 1]
-        return straight
+    def _sizes_into(self, number: int) -> Array:
+        sizes = self._at.weight_sizes[number]
+        return sizes[self._units] if number == self._number + 1 else sizes
 
     # --- units that a compiled loop follows ------------------------------------------
 
@@ -250,12 +245,47 @@ class Moves:
     def _constants(self, move: Move, slope: Array | None) -> tuple[Array, Array]:
         return move.constants(self._a if slope is None else slope)
 
+    def _compile_bends(self, chosen: Mask, t_max: Array) -> None:
+        """Lay out what the compiled loop over units for which later ones bend reads."""
+        if not chosen.any():
+            return
+        from distnum import kernels
+
+        at, move = self._at, self._activation.move
+        assert move is not None  # none but those of the project have straight pieces
+        examples, counts, units, data = _side_by_side(
+            chosen, move.constants(self._a), at.dtype, compact=True, grouped=False
+        )
+        found = [self._bends[example] for example in examples.tolist()]
+        constants = [np.stack(move.constants(bends.preactivations)) for bends in found]
+        _, length = self._lengths(chosen, t_max)
+        kernel = kernels.bends_kernel(str(move.kind), at.network.loss_function.name, *length)
+        more = (
+            np.ascontiguousarray(self._directions[examples]),
+            np.array([len(bends.slopes) for bends in found]),
+            _padded(constants),
+            _padded([bends.slopes for bends in found]),
+            _padded([bends.to_units for bends in found]),
+            _padded([bends.to_bends for bends in found]),
+            _padded([bends.to_outputs for bends in found]),
+            at.loss.factors[self._block][examples],
+            at.loss.labels[self._block][examples],
+        )
+        self._compiled.append((kernel, (examples, counts, units, data, *more)))
+
+    def _lengths(self, chosen: Mask, t_max: Array) -> tuple[float, SeriesLength]:
+        """How far pre-activations are shifted at most, and the terms of all series in a loop through later layers."""
+        farthest, largest = self._farthest_shifts(float(np.where(chosen, t_max, 0).max()))
+        # One length for all, and not the shortest: few loops need be compiled.
+        of_move, of_loss = series_length(farthest, self._at.dtype), self._at.loss.length(largest, symmetric=False)
+        return farthest, max(SeriesLength(5, 3), of_move, of_loss) if of_move and of_loss else SeriesLength(0, 0)
+
     def _compile_push(self, chosen: Mask, t_max: Array) -> None:
         """Lay out what the compiled push reads, if it can follow these units."""
         if not chosen.any():
             return
         at, number, move = self._at, self._number, self._activation.move
-        farthest, largest = self._farthest_shifts(float(np.where(chosen, t_max, 0).max()))
+        farthest, length = self._lengths(chosen, t_max)
         if move is None or not farthest <= move.largest:
             self._pushed = chosen
             return
@@ -264,9 +294,6 @@ class Moves:
         examples, counts, units, data = _side_by_side(
             chosen, move.constants(self._a), at.dtype, compact=True, grouped=False
         )
-        # One length for all series in it, and not the shortest: few loops need be compiled.
-        of_move, of_loss = series_length(farthest, at.dtype), at.loss.length(largest, symmetric=False)
-        length = max(SeriesLength(5, 3), of_move, of_loss) if of_move and of_loss else SeriesLength(0, 0)
         kernel = kernels.push_kernel(move.kind, at.network.loss_function.name, *length)
         here = slice(self._block.start, self._block.stop)
         later = [
@@ -368,6 +395,15 @@ class Moves:
 def n_columns(n_units: int) -> int:
     """Columns of a sum over the examples: one for each unit, at least one for fillers, whole groups."""
     return -(-(n_units + 1) // _GROUP) * _GROUP
+
+
+def _padded(arrays: Sequence[Array]) -> Array:
+    """Arrays of unequal shapes one above the other, filled up with zeros."""
+    shape = np.max([array.shape for array in arrays], axis=0)
+    padded = np.zeros((len(arrays), *shape), arrays[0].dtype)
+    for to, array in zip(padded, arrays, strict=True):
+        to[tuple(map(slice, array.shape))] = array
+    return padded
 
 
 def _n_log_terms(move: Move, farthest: float, dtype: np.dtype) -> int:

@@ -10,9 +10,10 @@ that is always one). Nothing before it moves. So the change is followed, not the
    the unit is skipped.
 3. Where every unit after it stays on its straight line too, the outputs move by ``t``
    times one vector for the pair of example and unit. After the last hidden layer that
-   is always so: the vector is the unit's row of the last weights.
-4. Elsewhere (smooth activations deeper down, units near a kink) the change is pushed
-   through the layers that remain.
+   is always so: the vector is the unit's row of the last weights. Where a few units after it
+   are taken over a kink, what each moves by beyond its line is added (``bends.py``).
+4. Elsewhere (smooth activations deeper down) the change is pushed through the layers that
+   remain.
 5. The loss says how it changes when the outputs move so (``losses.py``), the scheme
    combines the changes at its points, and the examples are added up.
 

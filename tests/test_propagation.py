@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
 
 from benchmarks.memory import CODE
-from distnum import Activation
+from distnum import Activation, moves
+from distnum.activations import get_activation
+from distnum.bends import LaterLayer, later_bends
 from distnum.data import batch_at, load_data
 from distnum.networks import Network
 from distnum.plan import assemble, balance, make_shards
@@ -76,6 +78,47 @@ def test_kinks_within_the_step_are_crossed_as_they_are(activation: str) -> None:
     if activation == "relu":
         # And this is what a central difference is, not what a derivative is.
         assert relative_error(found, backpropagated_gradient(network, params, batch)) > 1e-4
+
+
+@needs_extended
+@pytest.mark.parametrize("most", [0, 2, 1000])
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu:0.2"])
+def test_later_units_that_bend_are_followed_one_by_one_or_pushed(
+    activation: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moves, "_MOST_BENDS", most)
+    network = Network((6, 12, 11, 10, 9, 3), activation)
+    params, batch = network_params(network), random_batch(network, 5)
+    for h in (1e-3, 0.05):
+        objective = Propagation(network, "central", h)
+        found = gradient_of(objective, objective.at(params, batch))
+        assert relative_error(found, naive_gradient(network, params, batch, POINTS["central"], h)) <= 1e-9
+
+
+def test_the_bends_of_later_units_add_up_to_the_change_of_the_outputs() -> None:
+    rng = np.random.default_rng(3)
+    sizes = (5, 7, 6, 4)  # units that move, two hidden layers, outputs
+    weights = [rng.standard_normal((n_in, n_out)) for n_in, n_out in pairwise(sizes)]
+    preactivations = [rng.standard_normal((1, n)) for n in sizes[1:-1]]
+    layers = [LaterLayer(w, abs(w), a) for w, a in zip(weights, preactivations, strict=False)]
+    relu = get_activation("relu")
+    t_max = np.full((1, 5), 0.6)
+    straight, found = later_bends(layers, weights[-1], relu, t_max)
+    bends = found[0]
+    assert 0 < len(bends.slopes) <= 13
+    assert not straight.all()
+    slopes = [relu.slope(a[0]) for a in preactivations]
+    direction = weights[0] * slopes[0] @ weights[1] * slopes[1] @ weights[2]
+    for unit, t in product(range(5), (-0.6, -0.2, 0.4, 0.6)):
+        change = t * weights[0][unit]
+        for a, w in zip(preactivations, weights[1:], strict=True):
+            change = relu.change(a[0], change) @ w
+        over = np.zeros(len(bends.slopes))
+        for k, (a, slope) in enumerate(zip(bends.preactivations, bends.slopes, strict=True)):
+            shift = t * bends.to_units[k, unit] + bends.to_bends[k] @ over
+            over[k] = relu.change(a, shift) - slope * shift
+        np.testing.assert_allclose(t * direction[unit] + bends.to_outputs @ over, change, atol=1e-14)
+        assert not straight[0, unit] or not over.any()
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "mean_squared_error"])
