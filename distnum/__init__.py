@@ -17,6 +17,7 @@ _HOMES = {
     "Dataset": "data",
     "InputError": "errors",
     "Network": "networks",
+    "ScalingResult": "experiments",
     "TrainResult": "training",
     "TrainingError": "errors",
     "TwoLayerNet": "two_layer_net",
@@ -24,6 +25,7 @@ _HOMES = {
     "gradient": "differentiate",
     "load": "models",
     "load_data": "data",
+    "scale": "experiments",
     "steps": "training",
     "train": "training",
 }
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from distnum.differentiate import gradient as gradient
     from distnum.errors import InputError as InputError
     from distnum.errors import TrainingError as TrainingError
+    from distnum.experiments import ScalingResult as ScalingResult
+    from distnum.experiments import scale as scale
     from distnum.models import load as load
     from distnum.networks import Network as Network
     from distnum.training import TrainResult as TrainResult

@@ -16,18 +16,19 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import fields
+from functools import partial
 from io import TextIOWrapper
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 from distnum import __version__
-from distnum.config import Config, read_toml
+from distnum.config import KEEPING, Config, read_toml
 from distnum.errors import InputError, TrainingError
+from distnum.kinds import as_int, checked, real, whole
 from distnum.progress import duration, tell
 
 if TYPE_CHECKING:
-    from distnum.metrics import Evaluation
     from distnum.runs import RunFolder
     from distnum.training import TrainResult
 
@@ -188,6 +189,13 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--invert", action="store_true", help="the picture is dark on light")
     predict.add_argument("--json", action="store_true", help="print one JSON object")
 
+    scale = _command(commands, "scale", _scale, "measure how the steps of a training scale with workers, and foretell")
+    _add_scale_options(scale)
+    names = [
+        item.name for item in fields(Config) if item.name not in _NOT_FOR_SCALE and item.metadata["group"] != KEEPING
+    ]
+    _add_config_options(scale, names)
+
     plot = _command(commands, "plot", _plot, "draw the loss curve and the learned weights of a run")
     plot.add_argument("dir", metavar="DIR", help="folder of the run")
     plot.add_argument("--out", metavar="DIR", help="folder for the pictures (default: the run's)")
@@ -227,6 +235,34 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--json", action="store_true", help="print the result as one JSON object")
 
 
+_NOT_FOR_SCALE = ("workers", "threads_per_worker", "steps", "on_nonfinite")
+
+
+def _add_scale_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what is measured")
+    group.add_argument("--workers", metavar="N,N", help="numbers of workers (default: 1,2,4,... up to the cores)")
+    group.add_argument("--threads", metavar="N,N", default="1", help="threads of each worker (default: 1)")
+    group.add_argument(
+        "--mode", metavar="{strong,weak}", default="strong", help="the same steps for all, or a batch that grows"
+    )
+    group.add_argument("--steps", metavar="N", default="20", help="steps of a measurement (default: 20)")
+    group.add_argument("--warmup", metavar="N", default="3", help="steps before them (default: 3)")
+    group.add_argument(
+        "--repeats", metavar="N", default="5", help="measurements of each setting, in turns (default: 5)"
+    )
+    group = parser.add_argument_group("what is foretold")
+    group.add_argument("--forecast", metavar="N,N", help="numbers of workers to foretell")
+    group.add_argument("--gbit-per-s", metavar="X", default="10", help="assumed between unmeasured nodes (default: 10)")
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--out", metavar="DIR", help="folder for scaling.csv, .json, .png, .svg (default: scaling/DATE-TIME)"
+    )
+    group.add_argument("--resume", action="store_true", help="measure only what is missing in --out")
+    group.add_argument("--config", metavar="FILE", help="TOML file with fields to begin with; options override them")
+    group.add_argument("--quiet", action="store_true", help="print errors only")
+    group.add_argument("--json", action="store_true", help="print the result as one JSON object")
+
+
 def _config_changes(options: argparse.Namespace) -> dict[str, Any]:
     names = {item.name for item in fields(Config)}
     return {name: value for name, value in vars(options).items() if name in names and value is not None}
@@ -236,18 +272,16 @@ def _config_changes(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _train(options: argparse.Namespace) -> int:
+    config = _config(options).with_changes(_config_changes(options))
+    with _out_folder(options.out, "runs") as out:
+        return _run_training(options, config=config, out=out)
+
+
+def _config(options: argparse.Namespace) -> Config:
+    """The configuration in the file that the options name, or the defaults."""
     from distnum.runs import config_of
 
-    config = Config()
-    if options.config is not None:
-        config = config_of(read_toml(Path(options.config)), options.config)
-    config = config.with_changes(_config_changes(options))
-    if options.out == "":
-        raise InputError("out is ''; it must name a folder.")
-    if options.out is not None:
-        return _run_training(options, config=config, out=Path(options.out))
-    with _new_run_folder() as out:
-        return _run_training(options, config=config, out=out)
+    return Config() if options.config is None else config_of(read_toml(Path(options.config)), options.config)
 
 
 def _resume(options: argparse.Namespace) -> int:
@@ -280,28 +314,36 @@ def _has_whole_model(run: RunFolder) -> bool:
 
 
 @contextmanager
-def _new_run_folder() -> Iterator[Path]:
-    """A new folder below ``runs``, named after the time; gone again if nothing was put into it."""
+def _out_folder(name: str | None, parent: str) -> Iterator[Path]:
+    """The folder of that name; without one a new folder below ``parent``, named after the time.
+
+    A new one is gone again if nothing was put into it.
+    """
+    if name == "":
+        raise InputError("out is ''; it must name a folder.")
+    if name is not None:
+        yield Path(name)
+        return
     from datetime import datetime
 
-    runs, name = Path("runs"), datetime.now().strftime("%Y-%m-%d-%H%M%S")
-    made_runs = not runs.exists()
+    folder, time = Path(parent), datetime.now().strftime("%Y-%m-%d-%H%M%S")
+    made_parent = not folder.exists()
     try:
-        runs.mkdir(exist_ok=True)
+        folder.mkdir(exist_ok=True)
         for number in count(1):
-            path = runs / (name if number == 1 else f"{name}-{number}")
+            path = folder / (time if number == 1 else f"{time}-{number}")
             with suppress(FileExistsError):
                 path.mkdir()
                 break
     except OSError as error:
-        raise InputError(f"out is {str(runs / name)!r}, where no run can be kept: {error.strerror}.") from None
+        raise InputError(f"out is {str(folder / time)!r}, where nothing can be kept: {error.strerror}.") from None
     try:
         yield path
     finally:
         with suppress(OSError):  # it is in use
             path.rmdir()
-            if made_runs:
-                runs.rmdir()
+            if made_parent:
+                folder.rmdir()
 
 
 def _run_training(options: argparse.Namespace, out: Path, **arguments: Any) -> int:
@@ -358,12 +400,73 @@ def _print_result(result: TrainResult) -> None:
     )
 
 
+# --- scale ------------------------------------------------------------------------------------
+
+
+def _scale(options: argparse.Namespace) -> int:
+    from distnum.experiments import scale
+    from distnum.reports import scaling_report
+
+    changes = {name: value for name, value in _config_changes(options).items() if name not in _NOT_FOR_SCALE}
+    config = _config(options).with_changes(changes)
+    if options.resume and options.out is None:
+        raise InputError("resume needs --out DIR, the folder of the measurements.")
+    say = (lambda text: None) if options.quiet else tell
+    numbers = partial(_numbers, options)
+    with _out_folder(options.out, "scaling") as out, redirect_stdout(sys.stderr):
+        result = scale(
+            workers=numbers("workers"),
+            threads=numbers("threads") or (),
+            mode=options.mode,
+            steps=checked("steps", options.steps, whole(1)),
+            warmup=checked("warmup", options.warmup, whole(0)),
+            repeats=checked("repeats", options.repeats, whole(1)),
+            forecast=numbers("forecast") or (),
+            gbit_per_s=checked("gbit_per_s", options.gbit_per_s, real(above=0)),
+            out=out,
+            resume=options.resume,
+            config=config,
+            on_start=lambda n_nodes, n: say(f"distnum: {n} measurements on {n_nodes} node{'s'[: n_nodes > 1]} ..."),
+            on_measured=lambda one, n_left: say(
+                f"repeat {one.repeat}: {one.setting} worker{'s'[: one.workers > 1]}, {duration(one.step_s)} a step"
+                f" ({n_left} to go)"
+            ),
+        )
+        pictures = [out / "scaling.png", out / "scaling.svg"]
+        try:
+            for picture in pictures:
+                result.plot(picture)
+        except InputError as error:
+            tell(f"distnum: no picture was drawn: {error}")
+            pictures = []
+    if options.json:
+        _print_json(result.to_dict() | {"folder": str(out)})
+    elif not options.quiet:
+        kept = ", ".join(str(path) for path in [out / "scaling.csv", out / "scaling.json", *pictures])
+        _print(f"{scaling_report(result)}\n\nkept in   {kept}")
+    return DONE
+
+
+def _numbers(options: argparse.Namespace, name: str) -> list[int] | None:
+    """Whole numbers separated by commas; None where the option is not given."""
+    text = getattr(options, name)
+    if text is None:
+        return None
+    try:
+        return [as_int(number) for number in text.split(",")] if text else []
+    except ValueError:
+        raise InputError(
+            f"{name} is {text!r:.60}; it must be whole numbers separated by commas, as in 1,2,4."
+        ) from None
+
+
 # --- evaluate, predict, plot ------------------------------------------------------------------
 
 
 def _evaluate(options: argparse.Namespace) -> int:
     from distnum.data import load_data
     from distnum.models import load_model
+    from distnum.reports import evaluation_table
     from distnum.runs import RunFolder
 
     model = load_model(RunFolder.look(Path(options.dir)))
@@ -374,28 +477,6 @@ def _evaluate(options: argparse.Namespace) -> int:
     else:
         _print(f"{evaluation.n_examples:,} test examples of {dataset.name}\n{evaluation_table(evaluation)}")
     return DONE
-
-
-def evaluation_table(evaluation: Evaluation) -> str:
-    """An evaluation for people."""
-    lines = [f"loss      {evaluation.loss:.4f}"]
-    if evaluation.confusion is None:
-        return lines[0]
-    lines += [f"accuracy  {evaluation.accuracy:.4f}", "", "class    precision  recall      f1  examples"]
-    for scores in evaluation.classes:
-        lines.append(
-            f"{scores.label:<8} {scores.precision:9.4f}  {scores.recall:6.4f}  {scores.f1:6.4f}  {scores.support:8,}"
-        )
-    averages = [evaluation.average(what) for what in ("precision", "recall", "f1")]
-    lines.append(f"average  {averages[0]:9.4f}  {averages[1]:6.4f}  {averages[2]:6.4f}  {evaluation.n_examples:8,}")
-    n_classes = len(evaluation.classes)
-    if n_classes <= 20:
-        width = max(5, len(str(int(evaluation.confusion.max()))) + 1)
-        lines += ["", "rows: true class, columns: predicted"]
-        lines.append("     " + "".join(f"{label:>{width}}" for label in range(n_classes)))
-        for label, counts in enumerate(evaluation.confusion.tolist()):
-            lines.append(f"{label:>5}" + "".join(f"{count or '.':>{width}}" for count in counts))
-    return "\n".join(lines)
 
 
 def _predict(options: argparse.Namespace) -> int:

@@ -150,7 +150,7 @@ class Gathering:
         first = not self._asked_for_loss
         self._asked_for_loss = True
         file = self._shared.file if self._shared is not None else None
-        task = Task(self._turn, self._step, part, first, n < len(shard), file)
+        task = Task(self._turn, self._step, part, first, n < len(shard), file, self._workers.n_threads)
         # As bytes, and so the answers: Ray takes a fraction of a millisecond to serialise each
         # argument and each array of another kind.
         ref = worker.actor.grad_slice.remote(pickle.dumps(task), self._sent)
@@ -238,6 +238,7 @@ class Gathering:
             loss=self._loss,
             costs=self._tile_costs,
             compute_s=max(of_worker.values(), default=0.0),
+            mean_compute_s=sum(of_worker.values()) / max(len(of_worker), 1),
             answers=[(shard, one) for _, shard, one in self.answers],
         )
 

@@ -20,7 +20,7 @@ from distnum.loop import run_steps
 from distnum.pools import Pool, SerialPool
 from distnum.ray_pool import RayPool, WorkerCounts
 
-__all__ = ["best_layout", "estimate_gradient_s", "estimate_step_s", "open_pool"]
+__all__ = ["best_layout", "estimate_gradient_s", "estimate_step_s", "n_cores", "open_pool"]
 
 # Measured (benchmarks.overhead, benchmarks.scaling): what one more worker adds to a step, what one
 # more thread of a worker does, and what a step costs beside computing.
@@ -124,7 +124,7 @@ def open_pool(job: Job, gradient_s: float | None = None, tell: Tell = log_event)
     config, threads_pay = job.config, job.objective.thread_safe
     asked = None if config.threads_per_worker == "auto" else int(config.threads_per_worker)
     if config.workers == 0:
-        return SerialPool(job.objective, job.batch_at, asked or (_n_cores() if threads_pay else 1))
+        return SerialPool(job.objective, job.batch_at, asked or (n_cores() if threads_pay else 1))
     least, most = workers_range(config.workers)
     n_workers: int | Callable[[int, int], WorkerCounts]
     if most is None:
@@ -157,6 +157,6 @@ def open_pool(job: Job, gradient_s: float | None = None, tell: Tell = log_event)
     )
 
 
-def _n_cores() -> int:
+def n_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

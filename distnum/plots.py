@@ -1,4 +1,4 @@
-"""Pictures of a run: how the loss fell, and what the first layer has learned."""
+"""Pictures: how the loss of a run fell, what the first layer has learned, and how steps scale."""
 
 from __future__ import annotations
 
@@ -13,11 +13,17 @@ from numpy.typing import NDArray
 from distnum.checkpoints import write_whole
 from distnum.errors import InputError
 from distnum.models import Model
+from distnum.scaling import PARTS
+from distnum.scaling_fit import ScalingModel, Summary
 
-__all__ = ["plot_curves", "plot_weights"]
+__all__ = ["plot_curves", "plot_scaling", "plot_weights"]
 
 # Colours that differ in lightness too, for print and colour-blind eyes (Okabe and Ito 2008).
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#BBBBBB"
+_SERIES = (_BLUE, _ORANGE, "#009E73", "#CC79A7")
+_DASHES, _MARKERS = ("-", "--", "-.", ":"), ("o", "s", "^", "D")
+_STACK = ("#F0E442", "#E69F00", _BLUE, "#56B4E9", "#CC79A7", _GREY)
+_HATCHES = ("", "//", "", "..", "xx", "")
 
 
 def _figure(width: float, height: float) -> Any:
@@ -103,6 +109,94 @@ def plot_weights(model: Model, initial: NDArray[np.floating], path: Path, most_u
             image = axes.imshow(picture, cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest")
     figure.colorbar(image, ax=grid, shrink=0.8, label="weight, less where it began")
     _save(figure, path)
+
+
+def plot_scaling(summaries: Sequence[Summary], model: ScalingModel | None, mode: str, path: Path) -> None:
+    """Draw speed-up, efficiency, where a step's time goes, and balance, against workers.
+
+    Each number of threads has a line of its own; hollow marks are settings with more busy
+    threads than cores.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    figure = _figure(9.5, 7.2)
+    (speed, efficiency), (parts, balance) = figure.subplots(2, 2)
+    all_threads = sorted({one.setting.threads for one in summaries})
+    for number, threads in enumerate(all_threads):
+        ones = [one for one in summaries if one.setting.threads == threads]
+        k = [one.setting.workers for one in ones]
+        style = {"color": _SERIES[number % len(_SERIES)], "linestyle": _DASHES[number % len(_DASHES)]}
+        style["marker"] = _MARKERS[number % len(_MARKERS)]
+        name = f"{threads} thread{'s' if threads > 1 else ''} a worker"
+        for axes, of in ((speed, "speed_up"), (efficiency, "efficiency")):
+            values = np.array([getattr(one, of) for one in ones])
+            below, above = values[:, 0] - values[:, 1], values[:, 2] - values[:, 0]
+            errors = np.maximum(0, [below, above])
+            axes.errorbar(k, values[:, 0], errors, label=name, capsize=3, markersize=5, linewidth=1.6, **style)
+            hollow = [(n, v) for n, v, one in zip(k, values[:, 0], ones, strict=True) if one.oversubscribed]
+            if hollow:
+                axes.plot(*zip(*hollow, strict=True), style["marker"], markersize=5, color="white", zorder=3)
+                axes.plot(
+                    *zip(*hollow, strict=True),
+                    style["marker"],
+                    markersize=5,
+                    fillstyle="none",
+                    zorder=4,
+                    color=style["color"],
+                )
+        balance.plot(k, [one.balance for one in ones], markersize=5, linewidth=1.6, label=name, **style)
+    workers = sorted({one.setting.workers for one in summaries})
+    fewest = min(one.setting.cores for one in summaries)
+    ideal = [k * all_threads[0] / fewest for k in workers]
+    speed.plot(workers, ideal, color=_GREY, linewidth=1.2, label="ideal", zorder=0)
+    if model is not None and model.threads == all_threads[0]:
+        dense = np.unique(np.geomspace(workers[0], workers[-1], 60).round().astype(int))
+        fitted = np.array([model.step_s(int(n))[0] for n in dense])
+        factor = dense if model.weak else np.ones(len(dense))
+        up = model.step_s(workers[0])[0] / fitted * factor / (workers[0] if model.weak else 1)
+        speed.plot(dense, up, color="black", linewidth=0.8, linestyle=":", label="model")
+    efficiency.axhline(1, color=_GREY, linewidth=1.2, zorder=0)
+    efficiency.set_ylim(0, max(1.1, *(one.efficiency.high for one in summaries)))
+    balance.axhline(1, color=_GREY, linewidth=1.2, zorder=0)
+    _draw_parts(parts, summaries)
+    for axes, title in ((speed, "speed-up"), (efficiency, "efficiency"), (balance, "slowest worker / mean")):
+        axes.set(title=title, xlabel="workers")
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(workers, [str(k) for k in workers])
+        axes.minorticks_off()
+    speed.set_yscale("log", base=2)
+    speed.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    speed.legend(frameon=False)
+    balance.set_ylim(bottom=0.95)
+    figure.suptitle(f"{mode} scaling; bars: 95 % intervals of medians", fontsize=10)
+    for axes in (speed, efficiency, parts, balance):
+        axes.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
+def _draw_parts(axes: Any, summaries: Sequence[Summary]) -> None:
+    """A stacked bar for each setting."""
+    names = [str(one.setting).replace(" threads", "") for one in summaries]
+    bottom = np.zeros(len(summaries))
+    factor, unit = (1e3, "ms") if max(one.step_s.value for one in summaries) < 1 else (1.0, "s")
+    for number, part in enumerate(PARTS):
+        seconds = factor * np.array([one.parts[part] for one in summaries])
+        label = part.removesuffix("_s")
+        axes.bar(
+            names,
+            seconds,
+            0.7,
+            bottom,
+            color=_STACK[number],
+            hatch=_HATCHES[number],
+            edgecolor="white",
+            linewidth=0.5,
+            label=label,
+        )
+        bottom += seconds
+    axes.set(title="where a step's time goes", xlabel="workers", ylabel=unit)
+    axes.legend(frameon=False, ncols=2, fontsize=8)
 
 
 def _save(figure: Any, path: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from time import perf_counter
+from time import perf_counter, process_time
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -41,6 +41,7 @@ class GradSlice:
         loss: the loss at the point itself; None where it was not asked for.
         costs: of all tiles at the point, shape ``(n_tiles,)``; None where they were not asked for.
         compute_s: seconds that the worker computed.
+        cpu_s: seconds of that in which a core was busy, over all threads; the others were waited.
         group_s: seconds of that for each group of tiles; None where the objective has no groups.
     """
 
@@ -48,6 +49,7 @@ class GradSlice:
     loss: float | None
     costs: NDArray[np.float64] | None
     compute_s: float
+    cpu_s: float
     group_s: NDArray[np.float64] | None = None
 
 
@@ -60,14 +62,20 @@ class Gathered:
         loss: at the point itself.
         costs: of the tiles at the point, shape ``(n_tiles,)``; None if all was there already.
         compute_s: seconds that the busiest worker computed.
+        mean_compute_s: the same over all workers.
         answers: each with the shard that it is of.
+        broadcast_s, dispatch_s: seconds in which the driver laid out the parameters, and asked
+            each worker for its shard.
     """
 
     grad: Array
     loss: float
     costs: NDArray[np.float64] | None
     compute_s: float
+    mean_compute_s: float
     answers: list[tuple[Shard, GradSlice]]
+    broadcast_s: float = 0.0
+    dispatch_s: float = 0.0
 
 
 class KeptSlices(Protocol):
@@ -94,7 +102,7 @@ class Worker:
     def __init__(self, objective: Objective, batch_at: BatchAt, n_threads: int = 1) -> None:
         self._objective = objective
         self._batch_at = batch_at
-        self._n_threads = n_threads
+        self.n_threads = n_threads
         self._turn: int | None = None
         self._point: Point | None = None
 
@@ -110,18 +118,18 @@ class Worker:
             first: whether to tell what is known of the whole, too.
             more: whether another slice of the same gradient will be asked for.
         """
-        started = perf_counter()
+        started, busy = perf_counter(), process_time()
         point = self._point if turn == self._turn else None
         if point is None:
             if not params.flags.writeable and not self._objective.thread_safe:
                 params = params.copy()  # a black box is differenced in place
-            point = self._objective.at(params, self._batch_at(step), self._n_threads)
+            point = self._objective.at(params, self._batch_at(step), self.n_threads)
         before = None if point.group_s is None else point.group_s.copy()
         values = point.grad_slice(shard)
         group_s = None if point.group_s is None or before is None else point.group_s - before
         loss, costs = (point.loss, point.costs) if first else (None, None)
         self._turn, self._point = (turn, point) if more else (None, None)
-        return GradSlice(values, loss, costs, perf_counter() - started, group_s)
+        return GradSlice(values, loss, costs, perf_counter() - started, process_time() - busy, group_s)
 
     def warm_up(self, params: Array) -> None:
         """Load, or compile, what slices need: some tiles of every group are computed and thrown away."""
@@ -247,7 +255,7 @@ class SerialPool(Closing):
         share = sum(float(costs[part].sum()) for part, _ in answers)
         if share > 0:
             self._gradient_s = compute_s / share
-        return Gathered(grad, loss, answers[0][1].costs if answers else None, compute_s, answers)
+        return Gathered(grad, loss, answers[0][1].costs if answers else None, compute_s, compute_s, answers)
 
     def _parts(self, left: Shard, costs: NDArray[np.float64], cut: bool) -> Iterator[tuple[Shard, bool]]:
         """The parts of a shard in turn, and whether more will come; all at once where nothing is kept of them."""

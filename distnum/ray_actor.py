@@ -52,6 +52,7 @@ class Task:
     first: bool
     more: bool
     file: Path | None
+    n_threads: int
 
 
 def actor_class() -> type:
@@ -80,6 +81,7 @@ def actor_class() -> type:
                 params = shared.params(asked.turn).view()
                 params.flags.writeable = False
             assert params is not None
+            self._worker.n_threads = asked.n_threads
             found = self._worker.grad_slice(asked.turn, asked.step, params, asked.shard, asked.first, asked.more)
             if shared is not None:
                 shared.grad(asked.turn)[places_of(objective.tiles, asked.shard, objective.order)] = found.values

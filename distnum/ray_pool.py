@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import pickle
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,7 @@ class RayPool(Closing):
         self._turn = 0
         self._costs: NDArray[np.float64] | None = None
         self._planned: tuple[list[RayWorker], list[Shard]] = ([], [])
+        self._deadline_s = deadline_s
         self._timing = Timing(deadline_s)
         self._n_steps_with_losses = 0
         self._workers: RayWorkers | None = None
@@ -102,10 +104,10 @@ class RayPool(Closing):
             counts_of = n_workers if callable(n_workers) else _fixed(n_workers, n_threads)
             counts = self._counts(counts_of)
             self.n_threads = counts.n_threads
-            if counts.at_start * counts.n_threads > self._n_cpus():
+            if counts.at_start * counts.n_threads > self.n_cpus:
                 raise InputError(
                     f"workers is {counts.at_start} and threads_per_worker is {counts.n_threads}, but the Ray cluster "
-                    f"has {self._n_cpus()} CPUs; their product must not be more."
+                    f"has {self.n_cpus} CPUs; their product must not be more."
                 )
             setup = self._put(Setup(objective, batch_at, self.n_threads, self._dtype, warm_up))
             self._shared = Shared.create(self._folder, self._dtype, objective.n_params)
@@ -126,9 +128,11 @@ class RayPool(Closing):
             raise
 
     def _counts(self, counts_of: Callable[[int, int], WorkerCounts]) -> WorkerCounts:
-        return counts_of(self._n_cpus(), sum(1 for node in self._ray.nodes() if node["Alive"]))
+        return counts_of(self.n_cpus, sum(1 for node in self._ray.nodes() if node["Alive"]))
 
-    def _n_cpus(self) -> int:
+    @property
+    def n_cpus(self) -> int:
+        """CPUs of the cluster, as Ray counts them."""
         return int(self._ray.cluster_resources().get("CPU", 0))
 
     def _put(self, setup: Setup) -> Any:
@@ -145,6 +149,35 @@ class RayPool(Closing):
     def n_workers(self) -> int:
         """How many there are now."""
         return len(self._workers.working) if self._workers is not None else 0
+
+    @property
+    def n_nodes(self) -> int:
+        """On how many nodes they are."""
+        return len({worker.node for worker in self._workers.working}) if self._workers is not None else 0
+
+    @property
+    def own_session(self) -> bool:
+        """Whether its Ray session was started here, on this machine alone."""
+        return self._folder is not None
+
+    def wait_for(self, n_workers: int) -> None:
+        """Wait until there are so many workers again.
+
+        Raises:
+            TrainingError: they do not come.
+        """
+        assert self._workers is not None
+        self._workers.wait_for(n_workers)
+
+    def use(self, n_workers: int, n_threads: int) -> None:
+        """Compute with so many of the workers, and so many threads each, from the next ``plan`` on.
+
+        What was known of how long work takes is forgotten: it was of other workers.
+        """
+        assert self._workers is not None
+        self._workers.use(n_workers, n_threads)
+        self.n_threads = n_threads
+        self._timing = Timing(self._deadline_s)
 
     @property
     def worker_pids(self) -> list[int]:
@@ -190,6 +223,7 @@ class RayPool(Closing):
         planned_for, shards = self._planned
         if planned_for != idle:
             shards = self._shards(costs, idle)
+        began = perf_counter()
         gathering = Gathering(
             self._ray,
             workers,
@@ -202,12 +236,14 @@ class RayPool(Closing):
             params,
             kept,
         )
+        laid_out = perf_counter()
         for worker, shard in zip(idle, shards, strict=True):
             gathering.give(worker, shard)
+        asked = perf_counter()
         meanwhile()
         found = gathering.collect()
         self._learn(gathering)
-        return found
+        return replace(found, broadcast_s=laid_out - began, dispatch_s=asked - laid_out)
 
     def _learn(self, gathering: Gathering) -> None:
         """Take in how long answers took, and how fast each worker was beside the others."""

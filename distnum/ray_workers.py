@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -64,6 +64,7 @@ class RayWorker:
         number: never used again.
         actor: its handle.
         ready: the reference of what it says once it has started.
+        asked: when it was asked for, by ``perf_counter``.
         call: what it is at; None if it is idle.
         node, pid: where it runs.
         speeds: beside the others, as measured in the last steps.
@@ -72,6 +73,7 @@ class RayWorker:
     number: int
     actor: Any
     ready: Any
+    asked: float = field(default_factory=perf_counter)
     call: Call | None = None
     node: str = ""
     host: str = ""
@@ -114,18 +116,20 @@ class RayWorkers:
         self._ray = ray
         self._actor_class = ray.remote(actor_class())
         self._setup = setup
-        self._n_threads = n_threads
+        self._n_cpus = n_threads
         self._at_start = at_start
         self._least = least
         self._most = most
         self._wait_s = wait_s
         self._own = own
+        self.n_threads = n_threads
         self.tell = tell
         self._here = ray.get_runtime_context().get_node_id()
         self._n_started = 0
         self._n_failed = 0
         self._starting: list[RayWorker] = []
         self.working: list[RayWorker] = []
+        self._resting: list[RayWorker] = []
         self._looked = self._asked = 0.0
         self._short_since: float | None = None
         self._last_reason = ""
@@ -139,6 +143,18 @@ class RayWorkers:
         """Of some workers, beside each other; equal where they nearly are."""
         found = np.array([worker.speed for worker in workers])
         return found if found.max() > _EQUAL_SPEEDS * found.min() else np.ones(len(workers))
+
+    def use(self, n_workers: int, n_threads: int) -> None:
+        """Give work to so many of the workers, on as many nodes as that can be, with so many threads each."""
+        n_on: Counter[str] = Counter()
+        ranked: list[tuple[int, int, RayWorker]] = []
+        for worker in sorted([*self.working, *self._resting], key=lambda worker: worker.number):
+            ranked.append((n_on[worker.node], worker.number, worker))
+            n_on[worker.node] += 1
+            worker.speeds.clear()
+        everyone = [worker for _, _, worker in sorted(ranked, key=lambda one: one[:2])]
+        self.working, self._resting = everyone[:n_workers], everyone[n_workers:]
+        self.n_threads = n_threads
 
     # --- coming -------------------------------------------------------------------
 
@@ -174,9 +190,10 @@ class RayWorkers:
         """Ask Ray for the workers that are missing; it starts them where and when there is room."""
         if self._n_failed >= _MOST_FAILED_STARTS:
             return
-        for _ in range(max(at_least, self._most()) - len(self.working) - len(self._starting)):
+        n_there = len(self.working) + len(self._resting) + len(self._starting)
+        for _ in range(max(at_least, self._most()) - n_there):
             self._n_started += 1
-            options: dict[str, Any] = {"num_cpus": self._n_threads, "max_restarts": 0, "max_task_retries": 0}
+            options: dict[str, Any] = {"num_cpus": self._n_cpus, "max_restarts": 0, "max_task_retries": 0}
             options["enable_task_events"] = False  # Ray would keep a record of every call
             if not self._own:
                 options["scheduling_strategy"] = "SPREAD"
@@ -220,6 +237,7 @@ class RayWorkers:
         if self._starting and (now > self._looked + _LOOK_S or not self.working):
             self._looked = now
             self._look_at_starting(step, 0)
+            self._forget_the_overdue(now)
         self._check_enough(step)
 
     def _look_at_starting(self, step: int, timeout_s: float) -> None:
@@ -238,6 +256,12 @@ class RayWorkers:
                 text = f"worker {worker.number} did not start: {self._last_reason}"
                 self.tell(Event("worker_not_started", text, step, {"worker": worker.number}))
 
+    def _forget_the_overdue(self, now: float) -> None:
+        """End those that hang while they start, or have found no room; others are asked for in their place."""
+        for worker in [worker for worker in self._starting if now > worker.asked + _START_TIMEOUT_S]:
+            self._starting.remove(worker)
+            self._end(worker)
+
     def wait_for_one(self, step: int, deadline_of: Callable[[Call], float]) -> None:
         """Wait a moment for a worker that can be given something, where there is none.
 
@@ -249,9 +273,27 @@ class RayWorkers:
             return
         if self._starting:
             self._look_at_starting(step, _LOOK_S)
+            self._forget_the_overdue(perf_counter())
         else:
             self._ask(at_least=1)
         self._check_enough(step)
+
+    def wait_for(self, n_workers: int) -> None:
+        """Wait until there are so many, resting ones too.
+
+        Raises:
+            TrainingError: they do not come.
+        """
+        ends = perf_counter() + self._wait_s
+        while len(self.working) + len(self._resting) < n_workers:
+            self._ask()
+            if not self._starting or perf_counter() > ends:
+                n_there = len(self.working) + len(self._resting)
+                raise TrainingError(
+                    f"There are {n_there} of {n_workers} workers, and no more have come for {self._wait_s:g} s. "
+                    f"The last one lost: {self._last_reason}"
+                )
+            self._look_at_starting(0, _LOOK_S)
 
     def _check_enough(self, step: int) -> None:
         if len(self.working) >= self._least:
@@ -299,10 +341,10 @@ class RayWorkers:
 
     def close(self) -> None:
         """End all workers."""
-        for worker in [*self.working, *self._starting]:
+        for worker in [*self.working, *self._resting, *self._starting]:
             if worker.call is not None:
                 self._end(worker)
             else:
                 with contextlib.suppress(Exception):  # the session may be gone already
                     self._ray.kill(worker.actor)
-        self.working, self._starting = [], []
+        self.working, self._resting, self._starting = [], [], []

@@ -1,0 +1,130 @@
+"""Results as text for people."""
+
+from __future__ import annotations
+
+from distnum.experiments import ScalingResult
+from distnum.metrics import Evaluation
+from distnum.progress import duration
+from distnum.scaling import PARTS
+from distnum.scaling_fit import COEFFICIENTS, Forecast, Interval, ScalingModel, Summary
+
+__all__ = ["evaluation_table", "scaling_report"]
+
+
+def evaluation_table(evaluation: Evaluation) -> str:
+    """An evaluation for people."""
+    lines = [f"loss      {evaluation.loss:.4f}"]
+    if evaluation.confusion is None:
+        return lines[0]
+    lines += [f"accuracy  {evaluation.accuracy:.4f}", "", "class    precision  recall      f1  examples"]
+    for scores in evaluation.classes:
+        lines.append(
+            f"{scores.label:<8} {scores.precision:9.4f}  {scores.recall:6.4f}  {scores.f1:6.4f}  {scores.support:8,}"
+        )
+    averages = [evaluation.average(what) for what in ("precision", "recall", "f1")]
+    lines.append(f"average  {averages[0]:9.4f}  {averages[1]:6.4f}  {averages[2]:6.4f}  {evaluation.n_examples:8,}")
+    n_classes = len(evaluation.classes)
+    if n_classes <= 20:
+        width = max(5, len(str(int(evaluation.confusion.max()))) + 1)
+        lines += ["", "rows: true class, columns: predicted"]
+        lines.append("     " + "".join(f"{label:>{width}}" for label in range(n_classes)))
+        for label, counts in enumerate(evaluation.confusion.tolist()):
+            lines.append(f"{label:>5}" + "".join(f"{count or '.':>{width}}" for count in counts))
+    return "\n".join(lines)
+
+
+# --- scaling ---------------------------------------------------------------------------
+
+
+def scaling_report(result: ScalingResult) -> str:
+    """A scaling experiment: what was measured, what a step is made of, and what is to be expected."""
+    blocks = [_measured(result.summaries)]
+    if any(one.oversubscribed for one in result.summaries):
+        blocks.append("* more busy threads than cores: how they share them, not how the work scales")
+    blocks.append(_parts(result.summaries))
+    if result.model is None:
+        blocks.append(f"no model: {result.no_model}")
+    else:
+        blocks.append(_model(result.model, result.laws))
+        if result.forecasts:
+            blocks.append(_forecasts(result.forecasts, result.simulated_s))
+            blocks.append("assumed: " + ";\n         ".join(result.assumptions) + ".")
+        bottleneck = result.model.bottleneck()
+        if bottleneck is None:
+            blocks.append("the shared work stays more than half of a step for any number of workers")
+        else:
+            k, part = bottleneck
+            blocks.append(
+                f"first bottleneck: from {k:,} workers on half of a step is not shared work; most of it: {_NAMES[part]}"
+            )
+    return "\n\n".join(blocks)
+
+
+_NAMES = {
+    "broadcast_s": "broadcast",
+    "dispatch_s": "dispatch",
+    "compute_s": "computing",
+    "gather_s": "gather",
+    "update_s": "update",
+    "other_s": "other",
+}
+
+
+def _within(interval: Interval, digits: int = 2) -> str:
+    return f"{interval.value:.{digits}f} ({interval.low:.{digits}f} - {interval.high:.{digits}f})"
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:,.3g}" if seconds < 0.0995 else f"{seconds * 1e3:,.0f}"
+
+
+def _measured(summaries: list[Summary]) -> str:
+    lines = [
+        f"{'workers':>7} {'threads':>7} {'nodes':>5} {'ms a step':>22} {'speed-up':>20} {'efficiency':>20} "
+        f"{'balance':>7}"
+    ]
+    for one in summaries:
+        step = f"{_ms(one.step_s.value)} ({_ms(one.step_s.low)} - {_ms(one.step_s.high)})"
+        mark = "*" if one.oversubscribed else ""
+        lines.append(
+            f"{mark + str(one.setting.workers):>7} {one.setting.threads:>7} {one.nodes:>5} {step:>22} "
+            f"{_within(one.speed_up):>20} {_within(one.efficiency):>20} {one.balance:>7.2f}"
+        )
+    return "\n".join(lines)
+
+
+def _parts(summaries: list[Summary]) -> str:
+    lines = [
+        "where a step's milliseconds go",
+        f"{'workers':>7} {'threads':>7} " + " ".join(f"{_NAMES[p]:>9}" for p in PARTS),
+    ]
+    for one in summaries:
+        values = " ".join(f"{_ms(one.parts[part]):>9}" for part in PARTS)
+        lines.append(f"{one.setting.workers:>7} {one.setting.threads:>7} {values}")
+    return "\n".join(lines)
+
+
+def _model(model: ScalingModel, laws: dict[str, dict[str, float]]) -> str:
+    lines = [f"a model of the parts, off by {model.worst_error:.1%} at most; milliseconds with 95 % intervals"]
+    for name, what in COEFFICIENTS.items():
+        interval = Interval.of(model.coefficients[name])
+        if interval.high > 0:
+            lines.append(f"{_ms(interval.value):>9} ({_ms(interval.low)} - {_ms(interval.high)})  {what}")
+    for name, law in laws.items():
+        values = ", ".join(f"{key} {value:.3g}" for key, value in law.items() if key != "worst_error")
+        lines.append(f"beside it {name}: {values}; off by {law['worst_error']:.1%} at most")
+    return "\n".join(lines)
+
+
+def _forecasts(forecasts: list[Forecast], simulated_s: list[float]) -> str:
+    lines = [
+        f"{'workers':>9} {'nodes':>7} {'a step':>9} {'simulated':>9} {'speed-up':>24} {'efficiency':>20}  "
+        "most beside shared work"
+    ]
+    for number, one in enumerate(forecasts):
+        simulated = duration(simulated_s[number]) if simulated_s else "-"
+        lines.append(
+            f"{one.workers:>9,} {one.nodes:>7,} {duration(one.step_s.value):>9} {simulated:>9} "
+            f"{_within(one.speed_up, 1):>24} {_within(one.efficiency):>20}  {_NAMES[one.largest]}"
+        )
+    return "\n".join(["forecast", *lines])

@@ -1,0 +1,392 @@
+"""What measurements of scaling say: speed-up with intervals, a model of a step's parts, and forecasts.
+
+Repeats are resampled (B. Efron, "Bootstrap methods", 1979): the settings took turns, so one draw
+takes the same repeats of all of them. Every number is computed for each draw, which gives its
+interval; draw 0 is the measurements themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, log, sqrt
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distnum.errors import InputError
+from distnum.scaling import PARTS, Measurement, Setting
+
+__all__ = [
+    "Forecast",
+    "Interval",
+    "Network",
+    "ScalingModel",
+    "Summary",
+    "amdahl",
+    "efficiencies",
+    "explained",
+    "fit_model",
+    "summarise",
+    "universal_scalability",
+]
+
+Draws = NDArray[np.float64]
+"""One number for each draw, shape ``(1 + n_draws,)``; the first is of the measurements themselves."""
+
+_N_DRAWS = 1000
+_QUANTITIES = ("step_s", *PARTS, "mean_compute_s", "balance", "busy")
+_MOST_WORKERS = 2**20
+
+
+class Interval(NamedTuple):
+    """A number and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, draws: Draws) -> Interval:
+        low, high = np.quantile(draws[1:], [0.025, 0.975]) if len(draws) > 1 else (draws[0], draws[0])
+        return cls(float(draws[0]), float(low), float(high))
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the measurements of one setting come to.
+
+    Attributes:
+        setting, nodes: that took part.
+        repeats: how many measurements.
+        step_s: seconds of a step.
+        speed_up: beside the setting with fewest cores; in weak scaling, of the work done.
+        efficiency: the speed-up over the ratio of cores.
+        parts: seconds of each of ``PARTS``.
+        balance, planned_balance, busy, oversubscribed: see ``Measurement``.
+    """
+
+    setting: Setting
+    nodes: int
+    repeats: int
+    step_s: Interval
+    speed_up: Interval
+    efficiency: Interval
+    parts: dict[str, float]
+    balance: float
+    planned_balance: float
+    busy: float
+    oversubscribed: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        found = {**vars(self), "workers": self.setting.workers, "threads": self.setting.threads}
+        del found["setting"]
+        return {name: value._asdict() if isinstance(value, Interval) else value for name, value in found.items()}
+
+
+def _draws(measurements: Sequence[Measurement]) -> dict[Setting, dict[str, Draws]]:
+    """For each setting, by its cores, the medians over the repeats of every draw."""
+    rng = np.random.default_rng(0)
+    by_setting: dict[Setting, list[Measurement]] = {}
+    for one in sorted(measurements, key=lambda one: one.repeat):
+        by_setting.setdefault(one.setting, []).append(one)
+    most = max(len(ones) for ones in by_setting.values())
+    places = rng.random((_N_DRAWS, most))
+    found = {}
+    for setting in sorted(by_setting, key=lambda setting: (setting.cores, setting.threads)):
+        ones = by_setting[setting]
+        values = np.array([[getattr(one, name) for name in _QUANTITIES] for one in ones])
+        chosen = (places[:, : len(ones)] * len(ones)).astype(int)
+        medians = np.concatenate([np.median(values, axis=0)[None], np.median(values[chosen], axis=1)])
+        found[setting] = dict(zip(_QUANTITIES, medians.T, strict=True))
+    return found
+
+
+def summarise(measurements: Sequence[Measurement]) -> list[Summary]:
+    """One summary for each setting, by cores. The measurements are of one mode."""
+    draws = _draws(measurements)
+    base = next(iter(draws))
+    weak = measurements[0].mode == "weak"
+    summaries = []
+    for setting, values in draws.items():
+        ones = [one for one in measurements if one.setting == setting]
+        cores = setting.cores / base.cores
+        faster = draws[base]["step_s"] / values["step_s"]
+        # In weak scaling so many workers do so many times the work.
+        speed_up = faster * setting.workers / base.workers if weak else faster
+        summaries.append(
+            Summary(
+                setting,
+                ones[0].nodes,
+                len(ones),
+                Interval.of(values["step_s"]),
+                Interval.of(speed_up),
+                Interval.of(speed_up / cores),
+                {part: float(values[part][0]) for part in PARTS},
+                float(values["balance"][0]),
+                ones[0].planned_balance,
+                float(values["busy"][0]),
+                sum(one.oversubscribed for one in ones) > len(ones) / 2,
+            )
+        )
+    return summaries
+
+
+def efficiencies(measurements: Sequence[Measurement]) -> list[float | None]:
+    """Of each measurement beside that with fewest cores in the same repeat; None if there is none."""
+    bases: dict[int, Measurement] = {}
+    for one in measurements:
+        if one.repeat not in bases or one.setting.cores < bases[one.repeat].setting.cores:
+            bases[one.repeat] = one
+    fewest = min((one.setting.cores for one in measurements), default=0)
+    found: list[float | None] = []
+    for one in measurements:
+        base = bases[one.repeat]
+        cores = one.setting.cores / base.setting.cores
+        work = one.workers / base.workers if one.mode == "weak" else 1.0
+        found.append(work * base.step_s / one.step_s / cores if base.setting.cores == fewest else None)
+    return found
+
+
+# --- models ---------------------------------------------------------------------------
+
+
+def _least_squares(columns: Sequence[NDArray[np.float64]], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Coefficients, none of them negative, for which relative errors are least.
+
+    Args:
+        columns: what each coefficient is multiplied with, one number a setting.
+        values: shape ``(n_settings, n_draws)``.
+
+    Returns:
+        shape ``(n_columns, n_draws)``.
+    """
+    from scipy.optimize import nnls
+
+    matrix = np.stack(columns, axis=1)
+    # Relative to the larger part of a value: what is nearly nothing need not be met exactly.
+    floor = 1e-3 * np.abs(values).max(axis=0)
+    scale = 1 / np.maximum(np.abs(values), np.maximum(floor, 1e-12))
+    return np.stack([nnls(matrix * s[:, None], v * s)[0] for v, s in zip(values.T, scale.T, strict=True)], axis=1)
+
+
+@dataclass(frozen=True)
+class Network:
+    """What joins nodes that were not measured: the driver's link.
+
+    Attributes:
+        gbit_per_s: of it.
+    """
+
+    gbit_per_s: float = 10.0
+
+    def seconds(self, n_bytes: float) -> float:
+        return 8 * n_bytes / (self.gbit_per_s * 1e9)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a number of workers is expected to give.
+
+    Attributes:
+        workers, nodes: how many.
+        step_s, speed_up, efficiency: beside one worker.
+        parts: seconds of each of ``PARTS``.
+        largest: the part that takes most beside the work that is shared.
+    """
+
+    workers: int
+    nodes: int
+    step_s: Interval
+    speed_up: Interval
+    efficiency: Interval
+    parts: dict[str, float]
+    largest: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: value._asdict() if isinstance(value, Interval) else value for name, value in vars(self).items()}
+
+
+COEFFICIENTS = {
+    "work_s": "computing that is shared among the workers",
+    "repeated_s": "computing that every worker repeats",
+    "jitter_s": "how unequally long equal work takes (one standard deviation)",
+    "broadcast_s": "laying out the parameters",
+    "node_s": "the same for each node",
+    "dispatch_s": "asking the workers, whatever their number",
+    "worker_dispatch_s": "asking one worker",
+    "gather_s": "waiting for answers, whatever their number",
+    "worker_gather_s": "taking one answer",
+    "update_s": "checking and applying the gradient",
+    "other_s": "planning and the rest, whatever the number of workers",
+    "worker_other_s": "the same for each worker",
+}
+"""The coefficients of a ``ScalingModel``, all in seconds, none negative."""
+
+
+@dataclass(frozen=True)
+class ScalingModel:
+    """A step of ``k`` workers as the sum of its parts.
+
+    The slowest worker computes for ``repeated_s + balance(k) work_s / k + jitter_s sqrt(2 ln k)``
+    (the last is how far the largest of ``k`` normal numbers lies above their mean, nearly). In
+    weak scaling the work of each is the same, and what every worker repeats grows with ``k``.
+    Asking, gathering and planning take a constant and a time for each worker; broadcasting a
+    constant and a time for each node.
+
+    Attributes:
+        coefficients: by the names in ``COEFFICIENTS``, over the draws.
+        weak: the mode.
+        balance: of the shards of ``k`` workers, as they are planned.
+        threads: of each worker.
+        workers_per_node: for numbers of workers that were not measured.
+        measured: numbers of workers that it was fitted on.
+        worst_error: the largest relative error of a measured step.
+    """
+
+    coefficients: dict[str, Draws]
+    weak: bool
+    balance: Callable[[int], float]
+    threads: int
+    workers_per_node: int
+    measured: tuple[int, ...]
+    worst_error: float = 0.0
+
+    def parts(self, k: int, n_nodes: int | None = None) -> dict[str, Draws]:
+        """Seconds of each of ``PARTS``."""
+        c = self.coefficients
+        n_nodes = ceil(k / self.workers_per_node) if n_nodes is None else n_nodes
+        shared = c["work_s"] if self.weak else c["work_s"] / k
+        repeated = c["repeated_s"] * (k if self.weak else 1)
+        return {
+            "broadcast_s": c["broadcast_s"] + c["node_s"] * (n_nodes - 1),
+            "dispatch_s": c["dispatch_s"] + c["worker_dispatch_s"] * k,
+            "compute_s": repeated + shared * self.balance(k) + c["jitter_s"] * sqrt(2 * log(k)),
+            "gather_s": c["gather_s"] + c["worker_gather_s"] * k,
+            "update_s": c["update_s"],
+            "other_s": c["other_s"] + c["worker_other_s"] * k,
+        }
+
+    def step_s(self, k: int, n_nodes: int | None = None) -> Draws:
+        """Seconds of a step."""
+        return np.sum(list(self.parts(k, n_nodes).values()), axis=0)
+
+    def forecast(self, k: int) -> Forecast:
+        """What ``k`` workers are expected to give beside one."""
+        parts, step_s = self.parts(k), self.step_s(k)
+        speed_up = self.step_s(1) / step_s * (k if self.weak else 1)
+        shared = self.coefficients["work_s"][0] / (1 if self.weak else k)
+        values = {part: float(draws[0]) for part, draws in parts.items()}
+        beside = values | {"compute_s": values["compute_s"] - float(shared)}
+        return Forecast(
+            k,
+            ceil(k / self.workers_per_node),
+            Interval.of(step_s),
+            Interval.of(speed_up),
+            Interval.of(speed_up / k),
+            values,
+            max(beside, key=lambda part: beside[part]),
+        )
+
+    def bottleneck(self) -> tuple[int, str] | None:
+        """From how many workers on half of a step is not shared work, and what most of that is; None if never."""
+        k = 1
+        while k <= _MOST_WORKERS:
+            one = self.forecast(k)
+            shared = float(self.coefficients["work_s"][0]) / (1 if self.weak else k)
+            if shared < one.step_s.value / 2:
+                return k, one.largest
+            k = max(k + 1, round(k * 1.1))
+        return None
+
+
+def fit_model(
+    measurements: Sequence[Measurement],
+    balance: Callable[[int], float],
+    n_bytes: float,
+    network: Network,
+    threads: int | None = None,
+    at_most: int | None = None,
+) -> ScalingModel:
+    """The model of the measurements with one number of threads (by default the smallest).
+
+    Settings with more busy threads than cores are left out: they say how cores are shared.
+
+    Args:
+        measurements: of one mode.
+        balance: of the shards of ``k`` workers.
+        n_bytes: of the parameters.
+        network: what is assumed of nodes, if no two were measured.
+        at_most: leaves out larger numbers of workers.
+
+    Raises:
+        InputError: there are fewer than two numbers of workers.
+    """
+    threads = min(one.threads for one in measurements) if threads is None else threads
+    crowded = {one.setting for one in summarise(measurements) if one.oversubscribed}
+    chosen = [one for one in measurements if one.threads == threads and one.setting not in crowded]
+    chosen = [one for one in chosen if at_most is None or one.workers <= at_most]
+    draws = _draws(chosen) if chosen else {}
+    k = np.array([setting.workers for setting in draws], np.float64)
+    if len(k) < 2:
+        raise InputError(
+            f"there are {len(k)} numbers of workers that a model can be fitted on; it needs at least 2 that have no "
+            "more busy threads than there are cores."
+        )
+    weak = chosen[0].mode == "weak"
+    nodes = [next(one.nodes for one in chosen if one.setting == setting) for setting in draws]
+
+    def of(part: str) -> NDArray[np.float64]:
+        return np.stack([values[part] for values in draws.values()])
+
+    ones = np.ones(len(k))
+    c: dict[str, Draws] = {}
+    if weak:
+        c["work_s"], c["repeated_s"] = _least_squares([ones, k], of("mean_compute_s"))
+    else:
+        c["work_s"], c["repeated_s"] = _least_squares([1 / k, ones], of("mean_compute_s"))
+    shared = c["work_s"][None] / (1 if weak else k[:, None])
+    planned = np.array([balance(int(n)) for n in k])[:, None]
+    unequal = np.maximum(0, of("compute_s") - of("mean_compute_s") - (planned - 1) * shared)
+    (c["jitter_s"],) = _least_squares([np.sqrt(2 * np.log(k))], unequal)
+    for part in ("dispatch", "gather", "other"):
+        c[f"{part}_s"], c[f"worker_{part}_s"] = _least_squares([ones, k], of(f"{part}_s"))
+    if len(set(nodes)) > 1:
+        c["broadcast_s"], c["node_s"] = _least_squares([ones, np.array(nodes, np.float64) - 1], of("broadcast_s"))
+    else:
+        (c["broadcast_s"],) = _least_squares([ones], of("broadcast_s"))
+        c["node_s"] = np.full_like(c["broadcast_s"], network.seconds(n_bytes))
+    (c["update_s"],) = _least_squares([ones], of("update_s"))
+    per_node = max(ceil(setting.workers / n) for setting, n in zip(draws, nodes, strict=True))
+    model = ScalingModel(c, weak, balance, threads, per_node, tuple(int(n) for n in k))
+    errors = [abs(model.step_s(int(n), m)[0] / v[0] - 1) for n, m, v in zip(k, nodes, of("step_s"), strict=True)]
+    return ScalingModel(c, weak, balance, threads, per_node, model.measured, float(max(errors)))
+
+
+def amdahl(summaries: Sequence[Summary]) -> dict[str, float]:
+    """``T(k) = T(1) (s + (1 - s) / k)`` (G. Amdahl 1967): the serial share ``s``, and the largest relative error."""
+    k = np.array([one.setting.cores for one in summaries], np.float64)
+    step_s = np.array([one.step_s.value for one in summaries])
+    serial, shared = _least_squares([np.ones(len(k)), 1 / k], step_s[:, None])[:, 0]
+    return {"serial": serial / (serial + shared), "worst_error": _worst(serial + shared / k, step_s)}
+
+
+def universal_scalability(summaries: Sequence[Summary]) -> dict[str, float]:
+    """``T(k) = T(1) (1 + sigma (k - 1) + kappa k (k - 1)) / k`` (N. Gunther 2007)."""
+    k = np.array([one.setting.cores for one in summaries], np.float64)
+    step_s = np.array([one.step_s.value for one in summaries])
+    columns = [1 / k, (k - 1) / k, k - 1]
+    first, contention, coherence = _least_squares(columns, step_s[:, None])[:, 0]
+    found = columns[0] * first + columns[1] * contention + columns[2] * coherence
+    sigma, kappa = contention / first, coherence / first
+    return {"sigma": sigma, "kappa": kappa, "worst_error": _worst(found, step_s)}
+
+
+def _worst(found: NDArray[np.float64], measured: NDArray[np.float64]) -> float:
+    return float(np.abs(found / measured - 1).max())
+
+
+def explained(coefficients: Mapping[str, Draws]) -> dict[str, dict[str, Any]]:
+    """The coefficients with their intervals and what they mean."""
+    return {name: Interval.of(coefficients[name])._asdict() | {"is": what} for name, what in COEFFICIENTS.items()}

@@ -1,0 +1,324 @@
+"""Scaling experiments: what is measured, kept, fitted and foretold."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import distnum
+from distnum import InputError
+from distnum.experiments import ScalingFolder, scale
+from distnum.plots import plot_scaling
+from distnum.reports import scaling_report
+from distnum.scaling import PARTS, Measurement, Setting, plan_settings
+from distnum.scaling_fit import Network, amdahl, efficiencies, fit_model, summarise, universal_scalability
+from distnum.simulation import Design, Misfortune, System, simulate
+
+# A step of a known system; seconds.
+WORK, REPEATED, FIXED, EACH = 2.0, 0.01, 0.002, 0.0005
+
+
+def measured(workers: int, repeat: int = 1, *, noise: float = 0.0, mode: str = "strong", **changes) -> Measurement:
+    compute = (WORK if mode == "weak" else WORK / workers) + REPEATED * (workers if mode == "weak" else 1)
+    compute *= 1 + noise * np.random.default_rng((workers, repeat)).standard_normal()
+    parts = {
+        "broadcast_s": FIXED / 4,
+        "dispatch_s": EACH * workers,
+        "compute_s": compute,
+        "gather_s": FIXED / 4 + EACH * workers,
+        "update_s": FIXED / 4,
+        "other_s": FIXED / 4,
+    }
+    made = Measurement(
+        mode=mode,
+        workers=workers,
+        threads=1,
+        nodes=1,
+        repeat=repeat,
+        steps=5,
+        step_s=sum(parts.values()),
+        mean_compute_s=compute,
+        balance=1.0,
+        planned_balance=1.0,
+        busy=0.01,
+        cores=2,
+        params_sha256="ab",
+        measured_at="2026-11-25T12:00:00+00:00",
+        **parts,
+    )
+    return replace(made, **changes)
+
+
+def even(k: int) -> float:
+    return 1.0
+
+
+def true_step_s(k: int) -> float:
+    return WORK / k + REPEATED + FIXED + 2 * EACH * k
+
+
+MEASURED = [measured(k, repeat, noise=0.01) for repeat in range(1, 6) for k in (1, 2, 4)]
+
+
+# --- what the measurements say ----------------------------------------------------------
+
+
+def test_the_model_recovers_the_system_and_foretells_it() -> None:
+    model = fit_model([measured(k) for k in (1, 2, 4)], even, 8, Network())
+    value = {name: draws[0] for name, draws in model.coefficients.items()}
+    assert value["work_s"] == pytest.approx(WORK)
+    assert value["repeated_s"] == pytest.approx(REPEATED)
+    assert value["worker_dispatch_s"] == pytest.approx(EACH)
+    assert value["jitter_s"] == pytest.approx(0, abs=1e-12)
+    assert model.worst_error < 1e-9
+    for k in (8, 16, 1000):
+        assert model.step_s(k, 1)[0] == pytest.approx(true_step_s(k))
+    assert model.forecast(1).speed_up.value == pytest.approx(1)
+    k, part = model.bottleneck()
+    assert part == "gather_s"
+    assert WORK / k < true_step_s(k) / 2 * 1.02
+
+
+def test_intervals_hold_what_they_are_of_and_shrink_with_less_noise() -> None:
+    rough = summarise([measured(k, r, noise=0.05) for r in range(1, 6) for k in (1, 4)])[1]
+    fine = summarise([measured(k, r, noise=0.005) for r in range(1, 6) for k in (1, 4)])[1]
+    for one in (rough, fine):
+        assert one.step_s.low <= one.step_s.value <= one.step_s.high
+        assert one.speed_up.low < one.speed_up.value < one.speed_up.high
+        assert one.efficiency.value == pytest.approx(one.speed_up.value / 4)
+    assert fine.speed_up.high - fine.speed_up.low < (rough.speed_up.high - rough.speed_up.low) / 3
+
+
+def test_further_nodes_cost_what_the_network_takes() -> None:
+    model = fit_model(MEASURED, even, n_bytes=1.25e9, network=Network(gbit_per_s=10))
+    assert model.workers_per_node == 4
+    assert model.parts(4)["broadcast_s"][0] == pytest.approx(FIXED / 4)
+    assert model.parts(12)["broadcast_s"][0] == pytest.approx(FIXED / 4 + 2 * 1.0)
+
+
+def test_weak_scaling_gives_every_worker_the_same_work() -> None:
+    model = fit_model([measured(k, mode="weak") for k in (1, 2, 4)], even, 8, Network())
+    assert model.coefficients["work_s"][0] == pytest.approx(WORK)
+    assert model.coefficients["repeated_s"][0] == pytest.approx(REPEATED)
+    summaries = summarise([measured(k, mode="weak") for k in (1, 4)])
+    assert summaries[1].speed_up.value == pytest.approx(4 * summaries[0].step_s.value / summaries[1].step_s.value)
+    assert 0.9 < summaries[1].efficiency.value < 1
+
+
+def test_settings_with_too_few_cores_are_marked_and_left_out() -> None:
+    crowded = [measured(4, r, busy=0.5, cores=2) for r in (1, 2)]
+    assert all(one.oversubscribed for one in crowded)
+    assert not measured(32, busy=0.01, cores=2).oversubscribed  # waits for something else
+    assert not measured(2, busy=1.0, cores=2).oversubscribed
+    both = [measured(k, r) for r in (1, 2) for k in (1, 2)] + crowded
+    assert fit_model(both, even, 8, Network()).measured == (1, 2)
+    with pytest.raises(InputError, match=r"there are 1 numbers of workers that a model can be fitted on"):
+        fit_model([measured(1), *crowded], even, 8, Network())
+
+
+def test_the_laws_of_amdahl_and_gunther_on_steps_that_obey_them() -> None:
+    def with_step(k: int, step_s: float) -> Measurement:
+        return measured(k, step_s=step_s)
+
+    serial = summarise([with_step(k, 0.1 + 0.9 / k) for k in (1, 2, 4, 8)])
+    assert amdahl(serial)["serial"] == pytest.approx(0.1)
+    sigma, kappa = 0.05, 0.002
+    laws = summarise([with_step(k, (1 + sigma * (k - 1) + kappa * k * (k - 1)) / k) for k in (1, 2, 4, 8)])
+    found = universal_scalability(laws)
+    assert (found["sigma"], found["kappa"]) == pytest.approx((sigma, kappa))
+    assert found["worst_error"] < 1e-9
+
+
+def test_efficiencies_are_beside_the_same_repeat() -> None:
+    ones = [measured(1, 1, step_s=1.0), measured(4, 1, step_s=0.5), measured(4, 2, step_s=0.25)]
+    assert efficiencies(ones) == [1.0, 0.5, None]
+
+
+# --- the simulator -------------------------------------------------------------------------
+
+
+def system(**changes) -> System:
+    model = fit_model([measured(k) for k in (1, 2, 4)], even, 8e6, Network())
+    made = System.of(model, 8e6, np.ones(100_000))
+    return replace(made, **{"workers_per_node": 10**6, **changes})
+
+
+@pytest.mark.parametrize("k", [1, 2, 4, 50, 1000])
+def test_without_misfortune_a_simulated_step_is_between_what_overlaps_and_what_does_not(k: int) -> None:
+    step_s = np.median(simulate(system(), k))
+    # Asking the last and computing follow each other; answers that come one by one are taken meanwhile.
+    assert WORK / k + REPEATED + FIXED + EACH * (k + 1) * 0.999 <= step_s <= true_step_s(k) * 1.001
+
+
+def test_simulated_misfortune_costs_time_and_never_ends_a_step() -> None:
+    calm = simulate(system(), 100, 50)
+    assert np.ptp(calm) < 1e-12
+    late = simulate(system(), 100, 50, misfortune=Misfortune(straggler_share=0.02, straggler_factor=50))
+    # A copy is handed out after 0.25 s and twice the time, so that no straggler holds a step up for long.
+    assert calm[0] < np.median(late) < calm[0] + 0.5
+    lost = simulate(system(), 100, 50, misfortune=Misfortune(failures_per_hour=3600, detect_s=1))
+    assert calm[0] + 0.5 < np.median(lost) < calm[0] + 3
+    assert np.array_equal(lost, simulate(system(), 100, 50, misfortune=Misfortune(3600, 1)))
+
+
+def test_a_tree_takes_the_answers_of_many_workers_sooner() -> None:
+    many = 10_000
+    flat, tree = (np.median(simulate(system(), many, 5, design)) for design in (Design(), Design(fan=100)))
+    assert flat > 2 * many * EACH * 0.9
+    assert tree < flat / 10
+    few = [np.median(simulate(system(), 8, 5, design)) for design in (Design(), Design(fan=100))]
+    assert few[0] == few[1]
+
+
+def test_sharded_updates_spare_the_drivers_link() -> None:
+    spread = system(workers_per_node=1, n_bytes=8e8, network=Network(10))
+    flat, sharded = (np.median(simulate(spread, 64, 3, design)) for design in (Design(), Design(sharded_update=True)))
+    assert flat > 64 * 0.64
+    assert sharded < 2
+
+
+# --- settings and folders ----------------------------------------------------------------------
+
+
+def test_settings_are_all_combinations() -> None:
+    assert plan_settings([1, 4], [1, 2]) == [Setting(1, 1), Setting(4, 1), Setting(1, 2), Setting(4, 2)]
+
+
+@pytest.mark.parametrize(
+    ("workers", "threads", "message"),
+    [
+        ([], [1], "workers is empty; it must be numbers of at least 1"),
+        ([1, 0], [1], "workers holds 0; a scaling experiment needs at least 1"),
+        ([1, 2, 1], [1], "workers is 1,2,1; every number must stand there once"),
+        ([-2], [1], "workers is -2; it must be a whole number of at least 1"),
+        ([1], [0], "threads holds 0"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(workers: list[int], threads: list[int], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        plan_settings(workers, threads)
+
+
+def square(w, batch):
+    return float(w @ w)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"workers": [1, 9]}, "workers holds 9, but the 8 parameters are cut into 8 tiles"),
+        ({"threads": [2]}, "threads is more than 1, but whole loss functions"),
+        ({"mode": "weak"}, "mode is 'weak', which grows the batch"),
+        ({"mode": "middling"}, "mode is 'middling'; it must be one of strong, weak"),
+        ({"steps": 0}, "steps is 0; it must be a whole number of at least 1"),
+        ({"repeats": -1}, "repeats is -1"),
+        ({"forecast": [0]}, "forecast is 0"),
+        ({"gbit_per_s": float("nan")}, "gbit_per_s is nan"),
+        ({"resume": True}, "resume is True, but out is not given"),
+    ],
+)
+def test_experiments_that_cannot_be_are_refused(arguments: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        scale(square, np.ones(8), **{"workers": [1], **arguments})
+
+
+def test_a_batch_that_would_grow_beyond_the_data_is_refused() -> None:
+    with pytest.raises(InputError, match=r"workers holds 100: batch_size is 10,000, but mnist-10k has 8,000"):
+        scale(workers=[1, 100], mode="weak")
+
+
+def test_a_folder_keeps_rows_and_refuses_those_of_another_job(tmp_path: Path) -> None:
+    folder = ScalingFolder(tmp_path / "new", {"h": 1e-4, "hidden": (50,)})
+    for one in MEASURED[:4]:
+        folder.add(one, {"cpu": "a processor"})
+    again = ScalingFolder(tmp_path / "new", {"h": 1e-4, "hidden": (50,)})
+    assert again.measurements == MEASURED[:4]
+    rows = list(csv.DictReader(folder.csv_file.read_text().splitlines()))
+    assert [int(row["workers"]) for row in rows] == [1, 2, 4, 1]
+    assert rows[0]["cpu"] == "a processor"
+    assert float(rows[1]["efficiency"]) == pytest.approx(MEASURED[0].step_s / MEASURED[1].step_s / 2)
+    with pytest.raises(InputError, match=r"measurements with h = 0.0001, now it is 0.001; choose another folder"):
+        ScalingFolder(tmp_path / "new", {"h": 1e-3, "hidden": (50,)})
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format": 3}', b'{"format": "distnum-scaling-1"}', b"\xff"])
+def test_a_folder_of_something_else_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "scaling.json").write_bytes(content)
+    with pytest.raises(InputError, match="is not what a scaling experiment wrote"):
+        ScalingFolder(tmp_path, {})
+    good = {"format": "distnum-scaling-1", "job": {}, "measurements": [MEASURED[0].to_dict() | {"workers": "many"}]}
+    (tmp_path / "scaling.json").write_text(json.dumps(good))
+    with pytest.raises(InputError, match="workers is 'many'"):
+        ScalingFolder(tmp_path, {})
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_pictures(suffix: str, tmp_path: Path) -> None:
+    ones = [*MEASURED, *(replace(one, threads=2, busy=1.0) for one in MEASURED)]
+    model = fit_model(MEASURED, even, 8, Network())
+    plot_scaling(summarise(ones), model, "strong", tmp_path / f"scaling{suffix}")
+    assert (tmp_path / f"scaling{suffix}").stat().st_size > 10_000
+
+
+# --- on workers ---------------------------------------------------------------------------------
+
+
+def wait(w, batch):
+    time.sleep(0.002)
+    return float(w @ w)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_a_waiting_function_on_more_workers_than_cores(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    common = {"steps": 2, "warmup": 1, "out": tmp_path}
+    result = distnum.scale(
+        wait,
+        np.ones(96),
+        workers=[1, 2, 6],
+        repeats=2,
+        forecast=[12, 1000],
+        on_measured=lambda one, n_left: seen.append((one.workers, n_left)),
+        **common,
+    )
+    assert seen == [(1, 5), (2, 4), (6, 3), (1, 2), (2, 1), (6, 0)]
+    assert len({one.params_sha256 for one in result.measurements}) == 1  # the same bits on any number
+    for one in result.measurements:
+        assert one.step_s == pytest.approx(sum(getattr(one, part) for part in PARTS), rel=0.2)
+        assert one.busy < 0.75
+        assert not one.oversubscribed
+    assert result.summaries[2].speed_up.value > 3
+    assert [one.workers for one in result.forecasts] == [12, 1000]
+    assert result.forecasts[1].step_s.value >= 2 * 2 * 0.002  # one tile is the least that a worker gets
+    report = scaling_report(result)
+    assert "first bottleneck" in report
+    assert "assumed: " in report
+
+    # What is there is not measured again; one more setting is.
+    result = distnum.scale(wait, np.ones(96), workers=[1, 2, 3, 6], repeats=2, resume=True, **common)
+    assert [one.workers for one in result.measurements] == [1, 2, 6, 1, 2, 6, 3, 3]
+    result = distnum.scale(wait, np.ones(96), workers=[2], repeats=1, **common)
+    assert (result.measurements[-1].workers, result.measurements[-1].repeat) == (2, 3)
+    kept = json.loads((tmp_path / "scaling.json").read_text())
+    assert len(kept["measurements"]) == 9
+    assert kept["model"]["coefficients"]["work_s"]["value"] > 0
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_weak_scaling_and_threads_of_a_network() -> None:
+    settings = {"workers": [1, 2], "threads": [1, 2], "steps": 2, "warmup": 1, "repeats": 1, "hidden": 5}
+    strong = distnum.scale(**settings)
+    assert [one.setting for one in strong.summaries] == [Setting(1, 1), Setting(2, 1), Setting(1, 2), Setting(2, 2)]
+    assert len({one.params_sha256 for one in strong.measurements}) == 1
+    weak = distnum.scale(mode="weak", batch_size=20, **settings)
+    by_workers = {one.workers: one.params_sha256 for one in weak.measurements}
+    assert by_workers[1] != by_workers[2]
+    assert weak.measurements[0].params_sha256 == weak.measurements[2].params_sha256
