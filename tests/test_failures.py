@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import distnum
-from distnum import Config, InputError, TrainingError
+from distnum import Config, InputError, TrainingError, ray_workers
 from distnum.checkpoints import params_sha256
 from distnum.events import Event
 from distnum.jobs import Job, prepare
@@ -151,16 +151,41 @@ class TestWorkers:
         objective = BlackBox(loss, layout, flat.size, "forward", None)
         with RayPool(objective, lambda step: None, 2) as pool:
             slow.write_text(str(pool.worker_pids[0]))
-            sizes, seconds = [], []
+            sizes, over_ideal = [], []
             for step in range(1, 13):
                 pool.plan(objective.expected_costs(None))
-                began = time.perf_counter()
                 found = pool.gradient(step, flat.copy())
-                seconds.append(time.perf_counter() - began)
                 sizes.append(sorted(len(shard) for shard, _ in found.answers))
+                # If both ended at once, at the speeds that they had.
+                ideal_s = flat.size / sum(len(shard) / one.compute_s for shard, one in found.answers)
+                over_ideal.append(found.compute_s / ideal_s)
         assert sizes[0] == [60, 60]
         few, many = sizes[-1]
         assert 1.6 < many / few < 2.5, sizes
+        assert over_ideal[0] > 1.25
+        assert np.median(over_ideal[-5:]) < 1.15, over_ideal
+
+    def test_a_worker_that_hangs_while_it_starts_is_replaced(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        hang = tmp_path / "hang"
+
+        def loss(params: np.ndarray, batch: Any) -> float:
+            if hang.exists():
+                hang.unlink()  # the next one does not
+                time.sleep(1000)
+            return float((params**2).sum())
+
+        layout, flat = Layout.of(np.arange(20.0), "params")
+        objective = BlackBox(loss, layout, flat.size, "central", None)
+        monkeypatch.setattr(ray_workers, "_START_TIMEOUT_S", 5.0)
+        with RayPool(objective, lambda step: None, 1, warm_up=flat.copy()) as pool:
+            hang.touch()
+            os.kill(pool.worker_pids[0], signal.SIGKILL)
+            pool.plan(objective.expected_costs(None))
+            grad = pool.gradient(1, flat.copy()).grad
+        assert not hang.exists()
+        np.testing.assert_allclose(grad, 2 * flat, atol=1e-6)
 
     def test_workers_come_as_there_is_room(self) -> None:
         room = [2]
