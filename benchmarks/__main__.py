@@ -20,6 +20,7 @@ from typing import Any
 
 from benchmarks.gradients import compare_gradients, print_gradients
 from benchmarks.growth import draw, measure_growth, print_growth
+from benchmarks.limits import find_limits, print_limits
 from benchmarks.memory import measure_memory, print_memory
 from benchmarks.overhead import measure_all, print_overhead
 from benchmarks.profile import print_profile, profile_all
@@ -27,6 +28,7 @@ from benchmarks.rivals import compare_rivals, print_rivals
 from benchmarks.scaling import compare_scaling, print_scaling
 from benchmarks.startup import measure_startup, print_startup
 from benchmarks.training import compare_training, print_training
+from benchmarks.waiting import compare_waiting, print_waiting
 from distnum.runs import machine_facts, version_facts
 
 PARTS: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {
@@ -34,7 +36,9 @@ PARTS: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {
     "profile": (profile_all, print_profile),
     "memory": (measure_memory, print_memory),
     "scaling": (compare_scaling, print_scaling),
+    "waiting": (compare_waiting, print_waiting),
     "overhead": (measure_all, print_overhead),
+    "limits": (find_limits, print_limits),
     "startup": (measure_startup, print_startup),
     "rivals": (compare_rivals, print_rivals),
     "growth": (measure_growth, print_growth),

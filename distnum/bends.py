@@ -73,7 +73,7 @@ class _InLayer:
 
 def later_bends(
     layers: Sequence[LaterLayer], last_weights: Array, activation: Activation, t_max: Array
-) -> tuple[Mask, dict[int, Bends]]:
+) -> tuple[Mask | None, dict[int, Bends]]:
     """Whether all later units stay on their straight lines when one unit moves, and which may not.
 
     A bound that holds for all units that move at once leaves few later units in question;
@@ -86,8 +86,8 @@ def later_bends(
         t_max: the farthest that each unit's output moves, ``(n_examples, n_units)``.
 
     Returns:
-        for which units all stay, ``(n_examples, n_units)``; and, by example, the later units
-        that may bend for one of the others. An activation that jumps has no such bends: its
+        for which units all stay, ``(n_examples, n_units)``, None if for all; and, by example, the
+        later units that may bend for one of the others. An activation that jumps has no such bends: its
         examples are left out.
     """
     straight = np.ones(t_max.shape, np.bool_)
@@ -121,6 +121,8 @@ def later_bends(
             if follow:
                 steepness = np.where(asked, a.dtype.type(activation.steepest), steepness)
             bound = (bound * steepness) @ layers[number + 1].sizes
+    if straight.all():
+        return None, {}
     return straight, {
         example: _joined(layers, last_weights, [s[example] for s in slopes], example, of_layers)
         for example, of_layers in found.items()

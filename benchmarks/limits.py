@@ -1,0 +1,124 @@
+"""Up to where the design holds: steps of thousands of workers, played through by the simulator.
+
+    python -m benchmarks.limits
+
+What asking a worker and taking its answer costs is measured here, on workers that have hardly
+anything to compute; the rest is assumed and said.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import distnum
+from distnum.scaling_fit import Network
+from distnum.simulation import Design, Misfortune, System, simulate
+
+MEASURED = (1, 2, 4, 8, 16, 32)
+WORKERS = (1, 10, 30, 100, 300, 1000, 3000, 10_000, 30_000)
+PER_NODE = 16
+NETWORK = Network(gbit_per_s=10)
+# (parameters, seconds of a step on one core): the article's network, a larger one, and simulators.
+WORKS = ((40_000, 0.005), (1_000_000, 1.0), (100_000_000, 1000.0), (10_000, 100.0), (10_000, 10_000.0))
+DESIGNS = {
+    "as it is": Design(),
+    "tree": Design(fan=100),
+    "sharded": Design(sharded_update=True),
+    "both": Design(fan=100, sharded_update=True),
+    "two in flight": Design(in_flight=2),
+}
+MISFORTUNES = {
+    "none": Misfortune(),
+    "one in 100 ten times as slow": Misfortune(straggler_share=0.01, straggler_factor=10),
+    "a failure a worker and day": Misfortune(failures_per_hour=1 / 24, detect_s=5),
+}
+
+
+def nothing(w: NDArray[np.floating], batch: None) -> float:
+    """Nothing to compute."""
+    return 0.0
+
+
+def measured_costs() -> dict[str, float]:
+    """Seconds of asking one worker, of taking one answer, and of what does not depend on the workers."""
+    result = distnum.scale(nothing, np.ones(64), workers=MEASURED, steps=100, warmup=10, repeats=3, h=1e-3)
+    # More workers than cores are honest here, as they have nothing to do.
+    assert result.model is not None
+    one = System.of(result.model, 0.0, np.ones(1))
+    return {"ask_s": one.ask_s, "take_s": one.take_s, "fixed_s": one.fixed_s}
+
+
+def find_limits() -> dict[str, Any]:
+    """Seconds of a step for each work, design and number of workers; and what misfortune adds."""
+    costs = measured_costs()
+    rows, misfortunes = [], []
+    for n_params, work_s in WORKS:
+        tiles = np.ones(min(n_params, 4096))
+        fine = np.ones(min(n_params, 200_000))
+        for name, design in DESIGNS.items():
+            for granularity in ("tiles", "finer tiles") if name in ("as it is", "both") else ("tiles",):
+                system = System(
+                    work_s=work_s,
+                    repeated_s=0.0,
+                    jitter_s=0.0,
+                    n_bytes=8.0 * n_params,
+                    costs=tiles if granularity == "tiles" else fine,
+                    network=NETWORK,
+                    workers_per_node=PER_NODE,
+                    **costs,
+                )
+                step_s = {k: float(np.median(simulate(system, k, 3, design))) for k in WORKERS}
+                rows.append(
+                    {
+                        "n_params": n_params,
+                        "work_s": work_s,
+                        "design": name + (", finer tiles" if granularity != "tiles" else ""),
+                        "step_s": step_s,
+                        "half_efficient": max((k for k in WORKERS if work_s / k >= step_s[k] / 2), default=0),
+                        "fastest": min(WORKERS, key=lambda k: step_s[k]),
+                    }
+                )
+    system = System(100.0, 0.0, 0.02, n_bytes=8e4, costs=np.ones(4096), network=NETWORK, workers_per_node=16, **costs)
+    for name, misfortune in MISFORTUNES.items():
+        step_s = {k: float(np.mean(simulate(system, k, 200, None, misfortune))) for k in (10, 100, 1000)}
+        misfortunes.append({"misfortune": name, "step_s": step_s})
+    return {
+        "measured": costs,
+        "per_node": PER_NODE,
+        "gbit_per_s": NETWORK.gbit_per_s,
+        "rows": rows,
+        "misfortunes": misfortunes,
+    }
+
+
+def print_limits(result: dict[str, Any]) -> None:
+    """Print what ``find_limits`` returned."""
+    cost = {name: f"{seconds * 1e3:.2f} ms" for name, seconds in result["measured"].items()}
+    print(
+        f"Simulated steps: asking a worker {cost['ask_s']}, taking an answer {cost['take_s']}, and {cost['fixed_s']} "
+        f"a step\n(measured here); {result['per_node']} workers a node, {result['gbit_per_s']:g} Gbit/s (assumed)\n"
+    )
+    columns = ("half efficient", 14), ("fastest", 8), ("step then", 10), ("10,000", 10)
+    heads = " ".join(f"{name:>{width}}" for name, width in columns)
+    print(f"  {'parameters':>11} {'one core':>9}  {'design':<22} {heads}")
+    for row in result["rows"]:
+        step_s = row["step_s"]
+        print(
+            f"  {row['n_params']:>11,} {_short(row['work_s']):>9}  {row['design']:<22} {row['half_efficient']:>14,} "
+            f"{row['fastest']:>8,} {_short(step_s[row['fastest']]):>10} {_short(step_s[10_000]):>10}"
+        )
+    print("\n  'half efficient': the most workers (of those tried) for which half of a step is shared work\n")
+    print("  100 s of work, 10,000 parameters: mean seconds of a step on 10, 100 and 1,000 workers\n")
+    for row in result["misfortunes"]:
+        print(f"  {row['misfortune']:<30} " + " ".join(f"{_short(s):>9}" for s in row["step_s"].values()))
+
+
+def _short(seconds: float) -> str:
+    return f"{seconds * 1e3:.1f} ms" if seconds < 0.1 else f"{seconds:,.2f} s" if seconds < 100 else f"{seconds:,.0f} s"
+
+
+if __name__ == "__main__":
+    print_limits(find_limits())

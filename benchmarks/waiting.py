@@ -1,0 +1,90 @@
+"""Scaling of a function that waits, as a simulator or an external program does, and a forecast held against it.
+
+    python -m benchmarks.waiting
+
+Every evaluation waits 20 ms. Workers need no cores for that, so a small machine shows how the
+driver's own work scales. A model is fitted on up to 4 workers, and foretells 8 and 16.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import distnum
+from distnum.experiments import ScalingResult
+from distnum.plan import balance, even_tiles, make_shards
+from distnum.scaling_fit import Network, fit_model
+from distnum.simulation import System, simulate
+
+WAIT_S = 0.02
+WORKERS = (1, 2, 4, 8, 16, 32)
+# Two evaluations each: 100 for each of 32 workers.
+N_PARAMS = 1600
+
+
+def wait(w: NDArray[np.floating], batch: None) -> float:
+    """Some seconds later: how far ``w`` is from zero."""
+    time.sleep(WAIT_S)
+    return float(w @ w)
+
+
+def compare_waiting(repeats: int = 2, out: Path | None = None, progress: bool = False) -> dict[str, Any]:
+    """Efficiencies, and what a model of 1, 2 and 4 workers says of the others."""
+    result: ScalingResult = distnum.scale(
+        wait,
+        np.ones(N_PARAMS),
+        workers=WORKERS,
+        steps=1,
+        warmup=0,
+        repeats=repeats,
+        h=1e-6,
+        out=out,
+        on_measured=lambda one, n_left: print(one.workers, f"{one.step_s:.2f} s") if progress else None,
+    )
+    costs = np.diff(even_tiles(N_PARAMS, 4096)).astype(float)
+
+    def planned(k: int) -> float:
+        return balance(costs, make_shards(costs, k))
+
+    model = fit_model(result.measurements, planned, 8 * N_PARAMS, Network(), at_most=4)
+    system = System.of(model, 8 * N_PARAMS, costs)
+    rows = []
+    for one in result.summaries:
+        k = one.setting.workers
+        rows.append(
+            {
+                "workers": k,
+                "step_s": one.step_s.value,
+                "speed_up": one.speed_up.value,
+                "efficiency": one.efficiency._asdict(),
+                "evaluations_per_worker": 2 * N_PARAMS // k,
+                "foretold_s": float(model.step_s(k, 1)[0]),
+                "simulated_s": float(np.median(simulate(system, k))),
+            }
+        )
+    return {"wait_s": WAIT_S, "fitted_on": list(model.measured), "rows": rows}
+
+
+def print_waiting(result: dict[str, Any]) -> None:
+    """Print what ``compare_waiting`` returned."""
+    wait_ms = result["wait_s"] * 1e3
+    print(f"A function that waits {wait_ms:.0f} ms, {N_PARAMS:,} parameters; foretold from up to 4 workers\n")
+    columns = ("workers", 7), ("evaluations", 11), ("a step", 9), ("speed-up", 8), ("efficiency", 10)
+    columns += ("foretold", 16), ("simulated", 16)
+    print("  " + " ".join(f"{name:>{width}}" for name, width in columns))
+    for row in result["rows"]:
+        step_s = row["step_s"]
+        told = [f"{s:7.2f} s ({s / step_s - 1:+.1%})" for s in (row["foretold_s"], row["simulated_s"])]
+        print(
+            f"  {row['workers']:>7} {row['evaluations_per_worker']:>11,} {step_s:7.2f} s {row['speed_up']:8.2f} "
+            f"{row['efficiency']['value']:10.3f} {told[0]:>16} {told[1]:>16}"
+        )
+
+
+if __name__ == "__main__":
+    print_waiting(compare_waiting(progress=True))
