@@ -56,16 +56,16 @@ def find_limits() -> dict[str, Any]:
     costs = measured_costs()
     rows, misfortunes = [], []
     for n_params, work_s in WORKS:
-        tiles = np.ones(min(n_params, 4096))
-        fine = np.ones(min(n_params, 200_000))
+        tiles = np.ones(min(n_params, 65_536))
+        coarse = np.ones(min(n_params, 4096))
         for name, design in DESIGNS.items():
-            for granularity in ("tiles", "finer tiles") if name in ("as it is", "both") else ("tiles",):
+            for granularity in ("tiles", "coarser tiles") if name in ("as it is", "both") else ("tiles",):
                 system = System(
                     work_s=work_s,
                     repeated_s=0.0,
                     jitter_s=0.0,
                     n_bytes=8.0 * n_params,
-                    costs=tiles if granularity == "tiles" else fine,
+                    costs=tiles if granularity == "tiles" else coarse,
                     network=NETWORK,
                     workers_per_node=PER_NODE,
                     **costs,
@@ -75,13 +75,13 @@ def find_limits() -> dict[str, Any]:
                     {
                         "n_params": n_params,
                         "work_s": work_s,
-                        "design": name + (", finer tiles" if granularity != "tiles" else ""),
+                        "design": name + (", coarser tiles" if granularity != "tiles" else ""),
                         "step_s": step_s,
                         "half_efficient": max((k for k in WORKERS if work_s / k >= step_s[k] / 2), default=0),
                         "fastest": min(WORKERS, key=lambda k: step_s[k]),
                     }
                 )
-    system = System(100.0, 0.0, 0.02, n_bytes=8e4, costs=np.ones(4096), network=NETWORK, workers_per_node=16, **costs)
+    system = System(100.0, 0.0, 0.02, n_bytes=8e4, costs=np.ones(10_000), network=NETWORK, workers_per_node=16, **costs)
     for name, misfortune in MISFORTUNES.items():
         step_s = {k: float(np.mean(simulate(system, k, 200, None, misfortune))) for k in (10, 100, 1000)}
         misfortunes.append({"misfortune": name, "step_s": step_s})

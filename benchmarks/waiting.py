@@ -46,7 +46,7 @@ def compare_waiting(repeats: int = 2, out: Path | None = None, progress: bool = 
         out=out,
         on_measured=lambda one, n_left: print(one.workers, f"{one.step_s:.2f} s") if progress else None,
     )
-    costs = np.diff(even_tiles(N_PARAMS, 4096)).astype(float)
+    costs = np.diff(even_tiles(N_PARAMS, N_PARAMS)).astype(float)
 
     def planned(k: int) -> float:
         return balance(costs, make_shards(costs, k))

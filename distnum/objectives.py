@@ -29,7 +29,7 @@ LossFunction = Callable[[Any, Any], float]
 
 # Tiles that a black box is cut into at most. Each evaluation is a call of the user's
 # function, so a tile costs nothing extra; many tiles keep many workers evenly busy.
-_MOST_TILES = 4096
+_MOST_TILES = 65_536
 
 
 class Point(Protocol):

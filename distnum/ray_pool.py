@@ -91,6 +91,7 @@ class RayPool(Closing):
         self._turn = 0
         self._costs: NDArray[np.float64] | None = None
         self._planned: tuple[list[RayWorker], list[Shard]] = ([], [])
+        self._planned_speeds = np.empty(0)
         self._deadline_s = deadline_s
         self._timing = Timing(deadline_s)
         self._n_steps_with_losses = 0
@@ -185,10 +186,15 @@ class RayPool(Closing):
         return [worker.pid for worker in self._workers.working] if self._workers is not None else []
 
     def plan(self, costs: NDArray[np.float64]) -> None:
-        self._costs = costs / max(float(costs.sum()), 1e-300)
+        before, self._costs = self._costs, costs / max(float(costs.sum()), 1e-300)
         assert self._workers is not None
         workers = list(self._workers.working)
+        speeds = self._workers.speeds(workers) if workers else np.empty(0)
+        same = before is not None and np.array_equal(before, self._costs)
+        if same and self._planned[0] == workers and np.array_equal(self._planned_speeds, speeds):
+            return  # as for functions, of which every evaluation costs the same
         self._planned = workers, self._shards(self._costs, workers) if workers else []
+        self._planned_speeds = speeds
 
     def _shards(self, costs: NDArray[np.float64], workers: list[RayWorker]) -> list[Shard]:
         if len(workers) == 1:
