@@ -28,7 +28,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Config", "kind_of", "read_toml", "workers_range", "write_toml"]
+__all__ = ["Config", "kind_of", "read_toml", "resources_of", "workers_range", "write_toml"]
 
 METHODS = ("propagate", "naive")
 DTYPES = ("float64", "float32")
@@ -92,6 +92,31 @@ def _address(value: Any) -> str:
     return text
 
 
+def _resources(value: Any) -> str:
+    """A text such as ``GPU=1,spot=0.1``, from a dict too."""
+    if isinstance(value, Mapping):
+        value = ",".join(f"{name}={amount:g}" for name, amount in value.items())
+    resources_of(_text(value))
+    return str(value)
+
+
+def resources_of(resources: str | None) -> dict[str, float]:
+    """What a field ``resources`` asks for, by name.
+
+    >>> resources_of("GPU=1,spot=0.1")
+    {'GPU': 1.0, 'spot': 0.1}
+    """
+    found: dict[str, float] = {}
+    for item in resources.split(",") if resources else ():
+        name, _, amount = item.partition("=")
+        number = real(above=0).convert(amount)
+        if not name.strip() or name.strip() in found or name.strip() == "CPU":
+            raise ValueError
+        found[name.strip()] = number
+    return found
+
+
+_RESOURCES = Kind("NAME=NUMBER,... of what Ray calls resources, but for CPU, each number above 0", _resources)
 _ADDRESS = Kind("HOST:PORT of a Ray cluster's head, or auto", _address)
 _WORKERS = Kind("'auto' or a whole number of at least 0 and at most 100,000, or two of them as in 2:8", _workers)
 _TEXT = Kind("a text that is not empty", _text)
@@ -249,6 +274,13 @@ class Config:
         MACHINE,
     )
 
+    resources: str | None = _field(
+        optional(_RESOURCES),
+        "what each worker asks Ray for beside its CPUs, as GPU=1 or spot=0.1: it runs only on nodes that have it",
+        None,
+        "NAME=N",
+        MACHINE,
+    )
     step_deadline: float | Literal["auto"] = _field(
         either("auto", real(above=0)),
         "seconds after which a worker is given up that does not answer; auto takes them from what answers have taken",

@@ -12,7 +12,7 @@ import numpy as np
 
 from distnum.blas import single_threaded_blas
 from distnum.checkpoints import State
-from distnum.config import workers_range
+from distnum.config import resources_of, workers_range
 from distnum.errors import TrainingError
 from distnum.events import Tell, log_event
 from distnum.jobs import Job
@@ -153,6 +153,7 @@ def open_pool(job: Job, gradient_s: float | None = None, tell: Tell = log_event)
         wait_s=config.wait_for_workers,
         warm_up=job.initial.params if threads_pay else None,
         n_asked=least,
+        resources=resources_of(config.resources),
         tell=tell,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
@@ -64,6 +64,7 @@ class RayPool(Closing):
         warm_up: parameters to try some slices with before a worker is used, so that it has
             loaded or compiled what it needs; None for no trial.
         n_asked: CPUs that a session started here must have.
+        resources: that each worker asks Ray for, beside CPUs.
         tell: is told of workers that come and go.
 
     Raises:
@@ -84,6 +85,7 @@ class RayPool(Closing):
         wait_s: float = 60.0,
         warm_up: Array | None = None,
         n_asked: int | None = None,
+        resources: Mapping[str, float] | None = None,
         tell: Tell = log_event,
     ) -> None:
         self._objective = objective
@@ -110,6 +112,13 @@ class RayPool(Closing):
                     f"workers is {counts.at_start} and threads_per_worker is {counts.n_threads}, but the Ray cluster "
                     f"has {self.n_cpus} CPUs; their product must not be more."
                 )
+            for name, amount in (resources or {}).items():
+                if self._ray.cluster_resources().get(name, 0) < amount:
+                    there = ", ".join(sorted(n for n in self._ray.cluster_resources() if ":" not in n))
+                    raise InputError(
+                        f"resources asks for {name}={amount:g} a worker, but the Ray cluster has "
+                        f"{self._ray.cluster_resources().get(name, 0):g} of it; it has {there}."
+                    )
             setup = self._put(Setup(objective, batch_at, self.n_threads, self._dtype, warm_up))
             self._shared = Shared.create(self._folder, self._dtype, objective.n_params)
             self._workers = RayWorkers(
@@ -122,6 +131,7 @@ class RayPool(Closing):
                 wait_s,
                 self._folder is not None,
                 tell,
+                resources,
             )
             self._workers.start()
         except BaseException:

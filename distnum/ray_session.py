@@ -20,7 +20,7 @@ from uuid import uuid4
 from distnum.errors import InputError, TrainingError
 from distnum.reaper import start_reaper
 
-__all__ = ["INLINE_BYTES", "first_line", "ray_session"]
+__all__ = ["INLINE_BYTES", "first_line", "ray_module", "ray_session"]
 
 _CONNECT_TIMEOUT_S = 10.0
 # Of the object store of a session started here: data sets and, with many workers, parameters.
@@ -92,7 +92,7 @@ def _connected(address: str) -> Iterator[Any]:
     if _token_at_hand():
         environment["RAY_AUTH_MODE"] = "token"  # a head asks for one by default; Ray sends none by default
     with contextlib.ExitStack() as stack:
-        ray = stack.enter_context(_ray_module(environment))
+        ray = stack.enter_context(ray_module(environment))
         try:
             stack.enter_context(_initialised(ray, {"address": address}, {}))
         except (OSError, ValueError, RuntimeError, AssertionError, ray.exceptions.RayError) as error:
@@ -111,7 +111,7 @@ def _started(n_cpus: int, n_workers: int) -> _Own:
     # Else Ray warns of more workers than cores, which the user has asked for.
     environment["RAY_worker_maximum_startup_concurrency"] = str(max(n_workers, os.cpu_count() or 1))
     with contextlib.ExitStack() as stack:
-        ray = stack.enter_context(_ray_module(environment))
+        ray = stack.enter_context(ray_module(environment))
         folder, mark = stack.enter_context(_watched_folder())
         options: dict[str, Any] = {"address": "local", "num_cpus": max(n_cpus, os.cpu_count() or 1)}
         options |= {"object_store_memory": _STORE_BYTES}
@@ -125,7 +125,7 @@ def _started(n_cpus: int, n_workers: int) -> _Own:
 
 
 @contextlib.contextmanager
-def _ray_module(environment: dict[str, str]) -> Iterator[Any]:
+def ray_module(environment: dict[str, str]) -> Iterator[Any]:
     """The ray module, imported where these settings hold."""
     imported = "ray" in sys.modules
     environment = environment | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}

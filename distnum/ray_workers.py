@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -99,6 +99,7 @@ class RayWorkers:
         wait_s: seconds to wait for workers where there are too few.
         own: whether the session was started here.
         tell: is told of workers that come and go.
+        resources: that each asks Ray for, beside CPUs.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class RayWorkers:
         wait_s: float,
         own: bool,
         tell: Tell,
+        resources: Mapping[str, float] | None = None,
     ) -> None:
         self._ray = ray
         self._actor_class = ray.remote(actor_class())
@@ -122,6 +124,7 @@ class RayWorkers:
         self._most = most
         self._wait_s = wait_s
         self._own = own
+        self._resources = dict(resources or {})
         self.n_threads = n_threads
         self.tell = tell
         self._here = ray.get_runtime_context().get_node_id()
@@ -181,8 +184,12 @@ class RayWorkers:
                 if worker.ready in ready:
                     self._join(worker, ray.get(worker.ready), 0)
         except ray.exceptions.RayTaskError as error:
+            if isinstance(error, ImportError) or isinstance(cause_of(error), ImportError):
+                raise TrainingError(_lacks(str(cause_of(error)))) from error
             raise cause_of(error) from error
         except ray.exceptions.RayActorError as error:
+            if "ModuleNotFoundError" in str(error):
+                raise TrainingError(_lacks(str(error).strip().splitlines()[-1])) from error
             remedy = "" if self._own else " If the cluster asks for no token, set RAY_AUTH_MODE=disabled."
             raise TrainingError(f"A worker died while it started: {reason_of(error)}{remedy}") from error
 
@@ -195,6 +202,10 @@ class RayWorkers:
             self._n_started += 1
             options: dict[str, Any] = {"num_cpus": self._n_cpus, "max_restarts": 0, "max_task_retries": 0}
             options["enable_task_events"] = False  # Ray would keep a record of every call
+            others = dict(self._resources)
+            if gpus := others.pop("GPU", None):
+                options["num_gpus"] = gpus
+            options["resources"] = others
             if not self._own:
                 options["scheduling_strategy"] = "SPREAD"
             actor = self._actor_class.options(**options).remote(self._setup)
@@ -348,3 +359,10 @@ class RayWorkers:
                 with contextlib.suppress(Exception):  # the session may be gone already
                     self._ray.kill(worker.actor)
         self.working, self._resting, self._starting = [], [], []
+
+
+def _lacks(what: str) -> str:
+    return (
+        f"A node cannot import what the workers need: {what.removeprefix('ModuleNotFoundError: ')}. Install distnum's "
+        "dependencies, and what the function imports, on every node."
+    )

@@ -1,0 +1,122 @@
+"""What a submitted job runs on the cluster: checks that the node fits, then the command, the script, or packing.
+
+Nothing is imported at the top but what every Python has: the check must be able to speak.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import os
+import re
+import sys
+import tarfile
+
+__all__ = ["BEGIN", "END", "RUNS", "main", "misfits", "place"]
+
+RUNS = "~/distnum-runs"
+"""Where runs are kept on the head, if nothing else is said."""
+
+BEGIN, END = "distnum-packed-begin", "distnum-packed-end"
+REQUIREMENTS = "DISTNUM_REQUIREMENTS"
+_LEAST_PYTHON = (3, 10)
+# Options and arguments that name a folder of the head.
+_FOLDERS = ("--out",)
+
+
+def place(name: str) -> str:
+    """A folder on this machine: a name without a place is below ``RUNS``."""
+    return os.path.join(os.path.expanduser(RUNS), os.path.expanduser(name))
+
+
+def misfits(requirements: list[str]) -> list[str]:
+    """What is missing here, or has a version that does not fit: one text each."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from packaging.requirements import Requirement
+
+    found = []
+    for text in requirements:
+        wanted = Requirement(text)
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            there = version(wanted.name)
+        except PackageNotFoundError:
+            found.append(f"{wanted.name} is missing ({wanted.name}{wanted.specifier} is needed)")
+            continue
+        if not wanted.specifier.contains(there, prereleases=True):
+            found.append(f"{wanted.name} is {there} ({wanted.specifier} is needed)")
+    return found
+
+
+def _check() -> str:
+    """Why this node cannot run distnum; empty if it can."""
+    if sys.version_info < _LEAST_PYTHON:
+        needed = ".".join(map(str, _LEAST_PYTHON))
+        return f"the cluster has Python {sys.version.split()[0]}, but distnum needs {needed} or newer."
+    wrong = misfits(json.loads(os.environ.get(REQUIREMENTS, "[]")))
+    if wrong:
+        return f"the cluster does not fit: {'; '.join(wrong)}. Install that on every node."
+    return ""
+
+
+def _pack(folder: str) -> int:
+    """Print a folder, packed, between two marks."""
+    path = place(folder)
+    if not os.path.isdir(path):
+        print(f"distnum: there is no run in {path} on the cluster's head.", file=sys.stderr)
+        return 2
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for name in sorted(os.listdir(path)):
+            if not name.startswith("."):
+                archive.add(os.path.join(path, name), name)
+    content = packed.getvalue()
+    print(f"{BEGIN} {hashlib.sha256(content).hexdigest()} {len(content)}")
+    print(base64.encodebytes(content).decode("ascii"), end="")
+    print(END, flush=True)
+    return 0
+
+
+def main(arguments: list[str]) -> int:
+    """Run ``pack DIR``, ``script FILE ...`` or a command of distnum's; returns the exit code."""
+    problem = _check()
+    if problem:
+        print(f"distnum: {problem}", file=sys.stderr)
+        return 2
+    kind, *rest = arguments
+    if kind == "pack":
+        return _pack(*rest)
+    if kind == "script":
+        import runpy
+
+        sys.argv = rest
+        sys.path.insert(0, os.path.dirname(os.path.abspath(rest[0])))
+        runpy.run_path(rest[0], run_name="__main__")
+        return 0
+    _run(kind, rest)
+    return 0
+
+
+def _run(command: str, arguments: list[str]) -> None:
+    """A command of distnum's, which ends the process."""
+    from distnum.cli import run
+
+    for number, argument in enumerate(arguments):
+        if number and arguments[number - 1] in _FOLDERS:
+            arguments[number] = place(argument)
+        elif re.match("|".join(f"{option}=" for option in _FOLDERS), argument):
+            option, _, value = argument.partition("=")
+            arguments[number] = f"{option}={place(value)}"
+    if command == "resume" and arguments and not arguments[0].startswith("-"):
+        arguments[0] = place(arguments[0])
+    os.makedirs(os.path.expanduser(RUNS), exist_ok=True)
+    sys.argv = ["distnum", command, *arguments]
+    run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

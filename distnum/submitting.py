@@ -1,0 +1,385 @@
+"""Jobs on a Ray cluster: submitted over HTTP, followed, stopped, listed, and their runs fetched.
+
+The cluster gets distnum itself with the job, and the user's script; Ray, Python and distnum's
+dependencies must be there. The run stays on the head, from where ``fetch`` brings it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import io
+import json
+import os
+import shlex
+import socket
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
+from secrets import token_hex
+from time import monotonic, sleep
+from typing import Any
+from urllib.parse import urlsplit
+
+import distnum
+from distnum.errors import InputError, TrainingError
+from distnum.on_cluster import BEGIN, END, REQUIREMENTS, RUNS
+from distnum.ray_session import first_line, ray_module
+
+__all__ = ["Cluster", "SubmittedJob"]
+
+_CONNECT_TIMEOUT_S = 10.0
+_END_TIMEOUT_S = 120.0
+_LOOK_S = 0.5
+# Of what belongs to a job, in Ray's record of it. Nothing secret stands there.
+_COMMAND, _OUT = "distnum_command", "distnum_out"
+STOPPED = 130
+
+
+@dataclass(frozen=True)
+class SubmittedJob:
+    """A job of distnum's on a cluster.
+
+    Attributes:
+        number: Ray's submission id.
+        status: as Ray calls it: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED.
+        command: what it runs.
+        out: folder on the cluster's head where its run is kept.
+        started: when, in UTC; None if it has not.
+    """
+
+    number: str
+    status: str
+    command: str
+    out: str
+    started: datetime | None
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ("SUCCEEDED", "FAILED", "STOPPED")
+
+
+class Cluster:
+    """A Ray cluster, by the address of its dashboard.
+
+    Args:
+        address: ``http://HEAD:8265`` or ``https://...``.
+        token_file: holds the cluster's token; by default ``RAY_AUTH_TOKEN``, the file of
+            ``RAY_AUTH_TOKEN_PATH``, or with ``RAY_AUTH_MODE=token`` that of Ray.
+        ca_file: certificates to trust for ``https``.
+
+    Raises:
+        InputError: nothing that fits listens there, or the token is not right.
+    """
+
+    def __init__(self, address: str, token_file: Path | None = None, ca_file: Path | None = None) -> None:
+        self.address = address
+        _check_http(address)
+        token = _token(token_file)
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        if ca_file is not None and not ca_file.is_file():
+            raise InputError(f"ca_file is {str(ca_file)!r}, which is not found; it must be a file of certificates.")
+        verify: bool | str = True if ca_file is None else str(ca_file)
+        with ray_module({}), self._clear_errors():
+            from ray.job_submission import JobSubmissionClient
+
+            self._client = JobSubmissionClient(address, headers=headers, verify=verify)
+            self._client.list_jobs()  # is asked for the token, if one is wanted
+
+    @contextmanager
+    def _clear_errors(self) -> Iterator[None]:
+        """What Ray and the network say, in a line of ours."""
+        try:
+            yield
+        except (InputError, TrainingError):
+            raise
+        except Exception as error:
+            text = first_line(error)
+            if "ray[default]" in text:
+                raise InputError("submit needs Ray's job client; install it: pip install 'distnum[cluster]'.") from None
+            if type(error).__name__ == "AuthenticationError" or "status code 401" in text or "status code 403" in text:
+                raise InputError(
+                    f"address is {self.address!r}, a cluster that asks for another token; give it with --token-file, "
+                    "or set RAY_AUTH_TOKEN."
+                ) from None
+            if isinstance(error, OSError):
+                raise InputError(
+                    f"address is {self.address!r}, where no Ray cluster answers ({text.rstrip('.')}); it must be "
+                    "http://HEAD:8265 of a cluster whose dashboard runs."
+                ) from None
+            if isinstance(error, (RuntimeError, ValueError, KeyError, TypeError)):
+                raise TrainingError(f"The cluster at {self.address} says: {text}") from error
+            raise
+
+    # --- submitting ---------------------------------------------------------------
+
+    def submit(self, arguments: Sequence[str], script: Path | None = None) -> SubmittedJob:
+        """Start a command of distnum's, or a script, on the cluster.
+
+        Args:
+            arguments: of the command, with its name; of the script, if there is one.
+            script: a Python file, sent with its folder.
+        """
+        number = f"distnum-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{token_hex(2)}"
+        package = Path(distnum.__file__).resolve().parent
+        runtime_env: dict[str, Any] = {
+            "py_modules": [str(package)],
+            "excludes": ["**/__pycache__/", "*.nbi", "*.nbc"],
+            "env_vars": {REQUIREMENTS: json.dumps(_requirements()), "PYTHONUNBUFFERED": "1"},
+        }
+        if script is not None:
+            if not script.is_file():
+                raise InputError(f"script is {str(script)!r}, which is not found; it must be a Python file.")
+            runtime_env["working_dir"] = str(script.resolve().parent)
+            out, command = "", ["script", script.name, *arguments]
+        else:
+            command, out = _with_out(list(arguments), number)
+        entrypoint = shlex.join(["python", "-m", "distnum.on_cluster", *command])
+        shown = shlex.join([script.name, *arguments] if script is not None else command)
+        with self._clear_errors(), _quiet_uploads():
+            self._client.submit_job(
+                entrypoint=entrypoint,
+                submission_id=number,
+                runtime_env=runtime_env,
+                metadata={_COMMAND: shown, _OUT: out},
+            )
+        return self.job(number)
+
+    # --- what there is ------------------------------------------------------------
+
+    def job(self, number: str) -> SubmittedJob:
+        """The job of that number.
+
+        Raises:
+            InputError: there is none.
+        """
+        return self._told(self._info(number))
+
+    def _info(self, number: str) -> Any:
+        try:
+            with self._clear_errors():
+                return self._client.get_job_info(number)
+        except TrainingError as error:
+            if "404" in str(error) or "does not exist" in str(error):
+                raise InputError(f"job is {number!r}, which the cluster does not know; see --list.") from None
+            raise
+
+    def jobs(self) -> list[SubmittedJob]:
+        """All jobs that distnum has submitted there, the newest first."""
+        with self._clear_errors():
+            found = self._client.list_jobs()
+        ours = [self._told(info) for info in found if (info.metadata or {}).get(_COMMAND)]
+        return sorted(ours, key=lambda job: job.number, reverse=True)
+
+    def _told(self, info: Any) -> SubmittedJob:
+        metadata = info.metadata or {}
+        started = datetime.fromtimestamp(info.start_time / 1000, timezone.utc) if info.start_time else None
+        status = str(getattr(info.status, "value", info.status))
+        return SubmittedJob(info.submission_id, status, metadata.get(_COMMAND, ""), metadata.get(_OUT, ""), started)
+
+    # --- following and ending -----------------------------------------------------
+
+    def follow(self, number: str, write: Callable[[str], Any]) -> int:
+        """Pass on what a job prints until it ends; returns its exit code, 130 if it was stopped."""
+        self.job(number)
+        n_written = 0
+
+        async def tail() -> None:
+            nonlocal n_written
+            n_seen = 0  # a new connection begins at the beginning
+            async for text in self._client.tail_job_logs(number):
+                n_seen += len(text)
+                if n_seen > n_written:
+                    write(text[-(n_seen - n_written) :])
+                    n_written = n_seen
+
+        while True:
+            try:
+                asyncio.run(tail())
+            except (RuntimeError, OSError):
+                sleep(_LOOK_S)  # the connection was lost; the job goes on
+            if self.job(number).ended:
+                break
+        with self._clear_errors():
+            log = self._client.get_job_logs(number)
+        write(log[n_written:])
+        info = self._info(number)
+        status = str(getattr(info.status, "value", info.status))
+        if status == "SUCCEEDED":
+            return 0
+        if status == "STOPPED":
+            return STOPPED
+        if info.driver_exit_code is None:
+            raise TrainingError(f"Job {number} did not run: {' '.join(str(info.message).split())[:500]}")
+        return int(info.driver_exit_code)
+
+    def stop(self, number: str) -> SubmittedJob:
+        """Ask a job to end, as SIGTERM does: a training saves its state first. Waits until it has ended."""
+        if self.job(number).ended:
+            return self.job(number)
+        with self._clear_errors():
+            self._client.stop_job(number)
+        return self._wait_for_end(number)
+
+    def _wait_for_end(self, number: str) -> SubmittedJob:
+        deadline = monotonic() + _END_TIMEOUT_S
+        while not (job := self.job(number)).ended:
+            if monotonic() > deadline:
+                raise TrainingError(f"Job {number} has not ended within {_END_TIMEOUT_S:.0f} s; it is {job.status}.")
+            sleep(_LOOK_S)
+        return job
+
+    # --- fetching -----------------------------------------------------------------
+
+    def fetch(self, number: str, to: Path) -> Path:
+        """Bring the run of a job from the head into a folder here; returns that.
+
+        Raises:
+            InputError: the job keeps no run, or the folder is not empty.
+            TrainingError: what comes is not whole.
+        """
+        job = self.job(number)
+        if not job.out:
+            raise InputError(
+                f"job is {number!r}, a script, which keeps its files where it likes; it cannot be fetched."
+            )
+        if to.exists() and (not to.is_dir() or any(to.iterdir())):
+            raise InputError(f"out is {str(to)!r}, where something is; it must be a new folder, or an empty one.")
+        package = Path(distnum.__file__).resolve().parent
+        packing = f"{number}-fetch-{token_hex(2)}"
+        with self._clear_errors(), _quiet_uploads():
+            self._client.submit_job(
+                entrypoint=shlex.join(["python", "-m", "distnum.on_cluster", "pack", job.out]),
+                submission_id=packing,
+                runtime_env={"py_modules": [str(package)], "excludes": ["**/__pycache__/", "*.nbi", "*.nbc"]},
+            )
+        ended = self._wait_for_end(packing)
+        with self._clear_errors():
+            log = self._client.get_job_logs(packing)
+            self._client.delete_job(packing)
+        if ended.status != "SUCCEEDED":
+            lines = [line for line in log.splitlines() if line.startswith("distnum: ")]
+            raise InputError(lines[-1].removeprefix("distnum: ") if lines else f"job {packing} failed on the cluster.")
+        _unpack(_packed(log, number), to)
+        return to
+
+
+def _check_http(address: str) -> None:
+    """Refuse what is no address of a dashboard, or where nothing listens."""
+    wanted = "it must be http://HEAD:8265, the address of the cluster's dashboard"
+    try:
+        parts = urlsplit(address)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        raise InputError(f"address is {address!r}; {wanted}.") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InputError(f"address is {address!r}; {wanted}.")
+    if parts.username or parts.password:
+        raise InputError("address holds a user name or password; give a token with --token-file instead.")
+    try:
+        socket.create_connection((parts.hostname, port), timeout=_CONNECT_TIMEOUT_S).close()
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"address is {address!r}, where nothing listens ({reason}); {wanted}.") from None
+
+
+def _token(file: Path | None) -> str:
+    """The cluster's token, from where Ray would look for it, or the file given; empty if there is none."""
+    if file is None:
+        if token := os.environ.get("RAY_AUTH_TOKEN"):
+            return token
+        if named := os.environ.get("RAY_AUTH_TOKEN_PATH"):
+            file = Path(named)
+        elif os.environ.get("RAY_AUTH_MODE") == "token" and Path("~/.ray/auth_token").expanduser().exists():
+            file = Path("~/.ray/auth_token").expanduser()
+        else:
+            return ""
+    try:
+        token = file.read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise InputError(f"token_file is {str(file)!r}, which cannot be read: {reason}.") from None
+    if not token or not token.isprintable():
+        raise InputError(f"token_file is {str(file)!r}, which holds no token in one line.")
+    return token
+
+
+def _requirements() -> list[str]:
+    """What distnum needs, as it was installed."""
+    try:
+        return [text for text in requires("distnum") or [] if "extra ==" not in text]
+    except PackageNotFoundError:
+        return []
+
+
+def _with_out(arguments: list[str], number: str) -> tuple[list[str], str]:
+    """The command on the cluster, with the folder where its run is kept there."""
+    command, *rest = arguments
+    if command == "resume":
+        out = rest[0] if rest and not rest[0].startswith("-") else ""
+    else:
+        out = ""
+        for place, argument in enumerate(rest):
+            if argument == "--out" and place + 1 < len(rest):
+                out = rest[place + 1]
+            elif argument.startswith("--out="):
+                out = argument.removeprefix("--out=")
+        if not out:
+            out = number
+            rest += ["--out", out]
+    return [command, *rest, "--address", "auto"], out if out.startswith(("/", "~")) else f"{RUNS}/{out}"
+
+
+@contextmanager
+def _quiet_uploads() -> Iterator[None]:
+    """Ray tells on the log how it packs what is sent."""
+    import logging
+
+    logger = logging.getLogger("ray")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _packed(log: str, number: str) -> bytes:
+    """What ``on_cluster`` has packed, from its output."""
+    lines = iter(log.splitlines())
+    for line in lines:
+        if line.startswith(BEGIN):
+            break
+    else:
+        raise TrainingError(f"What came of job {number} is not whole; try again.")
+    _, wanted, _ = line.split()
+    content = base64.b64decode("".join(iter(lambda: next(lines, END), END)))
+    if hashlib.sha256(content).hexdigest() != wanted:
+        raise TrainingError(f"What came of job {number} is not whole; try again.")
+    return content
+
+
+def _unpack(packed: bytes, to: Path) -> None:
+    """Put the files of an archive into a folder: plain files and folders below it, nothing else."""
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as archive:
+            for member in archive:
+                path = to / member.name
+                if os.path.isabs(member.name) or ".." in Path(member.name).parts:
+                    raise TrainingError(f"The cluster sent a file named {member.name!r}, which is refused.")
+                if member.isdir():
+                    path.mkdir(parents=True, exist_ok=True)
+                elif member.isfile():
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    file = archive.extractfile(member)
+                    path.write_bytes(b"" if file is None else file.read())
+    except OSError as error:
+        raise TrainingError(f"{error.filename or to} cannot be written: {error.strerror}.") from None
+    except tarfile.TarError as error:
+        raise TrainingError(f"What came from the cluster is not whole ({error}); try again.") from None

@@ -1,0 +1,312 @@
+"""Jobs on a real cluster of three nodes on this machine, and the files in ``cluster/``."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import distnum
+from distnum import InputError, TrainingError, on_cluster, submitting
+from distnum.cli import main
+from distnum.submitting import Cluster
+
+HERE = Path(__file__).resolve().parent.parent / "cluster"
+SCRIPTS = [HERE / "slurm.sh", HERE / "local" / "start.sh", HERE / "local" / "stop.sh"]
+TRAIN = ["--hidden", "8", "--batch-size", "20", "--workers", "2", "--evaluate-every", "5", "--checkpoint-every", "5"]
+needs_jobs = pytest.mark.skipif(find_spec("aiohttp") is None, reason="ray[default] is not installed")
+
+
+# --- the files ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["on-premises.yaml", "aws.yaml"])
+def test_launcher_files_are_what_ray_takes(name: str) -> None:
+    yaml = pytest.importorskip("yaml")
+    util = pytest.importorskip("ray.autoscaler._private.util")
+    config = yaml.safe_load((HERE / name).read_text())
+    util.validate_config(util.prepare_config(config))
+    with pytest.raises(Exception, match="idle_timeout_minute"):
+        util.validate_config({**config, "idle_timeout_minute": 5})
+
+
+def test_the_ray_job_has_the_fields_of_kuberay() -> None:
+    yaml = pytest.importorskip("yaml")
+    job = yaml.safe_load((HERE / "rayjob.yaml").read_text())
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    spec = job["spec"]
+    known = {"entrypoint", "submissionMode", "runtimeEnvYAML", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished"}
+    assert set(spec) == known | {"backoffLimit", "rayClusterSpec"}
+    cluster = spec["rayClusterSpec"]
+    assert set(cluster) == {"rayVersion", "headGroupSpec", "workerGroupSpecs"}
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        assert {"rayStartParams", "template"} <= set(group)
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+        for container in group["template"]["spec"]["containers"]:
+            assert {"name", "image", "env", "resources", "volumeMounts"} <= set(container)
+    for workers in cluster["workerGroupSpecs"]:
+        assert {"groupName", "replicas", "minReplicas", "maxReplicas"} <= set(workers)
+    assert isinstance(yaml.safe_load(spec["runtimeEnvYAML"]), dict)
+    # The command on it is one that distnum takes.
+    words = spec["entrypoint"].split()
+    assert words[:2] == ["distnum", "train"]
+    from distnum.options import parsed
+
+    assert parsed(words[1:]).address == "auto"
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_are_sound(script: Path) -> None:
+    subprocess.run(["bash", "-n", script], check=True)
+    assert os.access(script, os.X_OK)
+    if shutil.which("shellcheck"):
+        done = subprocess.run(["shellcheck", script], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
+
+
+def test_needed_packages_stand_in_every_file_that_installs_them() -> None:
+    from importlib.metadata import requires
+
+    needed = [text.split(";")[0].strip() for text in requires("distnum") or [] if "extra ==" not in text]
+    for name in ("on-premises.yaml", "aws.yaml"):
+        text = (HERE / name).read_text()
+        for requirement in needed:
+            if not requirement.startswith(("ray", "tomli>")):
+                assert requirement in text, (name, requirement)
+
+
+# --- without a cluster ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "address is missing; give --address http://HEAD:8265"),
+        (["--address", "head:8265"], "address is 'head:8265'; it must be http://HEAD:8265"),
+        (["--address", "http://a:b@head:1"], "address holds a user name or password"),
+        (["--address", "http://127.0.0.1:9"], "where nothing listens (Connection refused)"),
+        (["--address", "http://127.0.0.1:9", "--steps", "0"], "steps is '0'; it must be a whole number"),
+        (["--address", "http://127.0.0.1:9", "--stepz", "3"], "unrecognized arguments: --stepz 3"),
+        (["--list", "--stop", "x"], "--list and --stop are given"),
+        (["--list", "--steps", "3"], "'--steps' is given with --list"),
+        (["--address", "http://127.0.0.1:9", "--token-file", "/nowhere"], "where nothing listens"),
+    ],
+)
+def test_what_cannot_be_submitted_is_refused(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    assert main(["submit", *arguments]) == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.count("\n") == 1
+
+
+def test_fields_of_a_local_file_are_spelled_out_for_the_cluster(tmp_path: Path) -> None:
+    from distnum.commands import _submitted_command
+    from distnum.options import parsed
+
+    (tmp_path / "c.toml").write_text('hidden = [30, 20]\nlearning_rate = 0.5\noptimizer = "adam"\n')
+    options = parsed(["submit", "--config", str(tmp_path / "c.toml"), "--steps", "7"])
+    command = _submitted_command(options)
+    assert command == ["train", "--hidden", "30,20", "--learning-rate", "0.5", "--optimizer", "adam", "--steps", "7"]
+
+
+def test_a_node_that_does_not_fit_is_told_what_is_missing() -> None:
+    assert on_cluster.misfits(["numpy>=1.0", "numpy<1; python_version < '3'"]) == []
+    wrong = on_cluster.misfits(["numpy>=99", "no-such-package>=1"])
+    assert wrong[0].startswith("numpy is ")
+    assert wrong[0].endswith("(>=99 is needed)")
+    assert wrong[1] == "no-such-package is missing (no-such-package>=1 is needed)"
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/outside"])
+def test_an_archive_cannot_write_outside_its_folder(name: str, tmp_path: Path) -> None:
+    import io
+    import tarfile
+
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        archive.addfile(tarfile.TarInfo(name), io.BytesIO(b""))
+    with pytest.raises(TrainingError, match="is refused"):
+        submitting._unpack(packed.getvalue(), tmp_path / "to")
+
+
+# --- a real cluster ---------------------------------------------------------------------------
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def wait_for(ready: Callable[[], Any], seconds: float = 60) -> Any:
+    deadline = time.monotonic() + seconds
+    while True:
+        found = ready()
+        if found:
+            return found
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.2)
+
+
+class Running:
+    """A cluster that ``cluster/local/start.sh`` has started."""
+
+    def __init__(self, home: Path, dashboard: int, environment: dict[str, str]) -> None:
+        self.home, self.environment = home, environment
+        self.address = f"http://127.0.0.1:{dashboard}"
+        self.token_file = home / "token"
+
+    def connect(self) -> Cluster:
+        return Cluster(self.address, self.token_file)
+
+    def options(self) -> list[str]:
+        return ["--address", self.address, "--token-file", str(self.token_file)]
+
+    def n_nodes(self) -> int:
+        import requests
+
+        headers = {"Authorization": f"Bearer {self.token_file.read_text().strip()}"}
+        found = requests.get(f"{self.address}/nodes?view=summary", headers=headers, timeout=10).json()
+        return sum(1 for one in found["data"]["summary"] if one["raylet"].get("state") == "ALIVE")
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Running]:
+    home, dashboard = Path(f"/tmp/dn{os.getpid()}c"), free_port()
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "DISTNUM_CLUSTER": str(home),
+        "DISTNUM_PORT": str(free_port()),
+        "DISTNUM_DASHBOARD_PORT": str(dashboard),
+        "HOME": str(home / "home"),
+    }
+    subprocess.run([HERE / "local" / "start.sh", "3", "2"], env=environment, check=True, timeout=120)
+    try:
+        cluster = Running(home, dashboard, environment)
+        wait_for(lambda: cluster.n_nodes() == 3)
+        yield cluster
+    finally:
+        subprocess.run([HERE / "local" / "stop.sh"], env=environment, check=True, timeout=60)
+    assert not home.exists()
+
+
+@needs_jobs
+@pytest.mark.cluster
+class TestOnACluster:
+    def test_a_training_is_followed_to_its_end_and_fetched(
+        self, running: Running, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["submit", *running.options(), *TRAIN, "--steps", "10"]) == 0
+        printed = capfd.readouterr()
+        assert "workers   2 on Ray" in printed.out
+        assert "step 10/10" in printed.out
+        assert "trained   10 steps" in printed.out
+        token = running.token_file.read_text().strip()
+        assert token not in printed.out + printed.err
+
+        job = running.connect().jobs()[0]
+        assert (job.status, job.out) == ("SUCCEEDED", f"~/distnum-runs/{job.number}")
+        assert "--steps 10" in job.command
+        assert main(["submit", *running.options(), "--list"]) == 0
+        assert job.number in capfd.readouterr().out
+
+        to = tmp_path / "run"
+        assert main(["submit", *running.options(), "--fetch", job.number, "--to", str(to)]) == 0
+        expected = distnum.train(hidden=8, batch_size=20, steps=10, workers=0).params_sha256
+        assert json.loads((to / "result.json").read_text())["params_sha256"] == expected
+        assert not any(token in file.read_text(errors="replace") for file in to.rglob("*") if file.is_file())
+        with pytest.raises(InputError, match="where something is; it must be a new folder"):
+            running.connect().fetch(job.number, to)
+        # What was fetched is a run like any other.
+        assert main(["evaluate", str(to)]) == 0
+
+    def test_a_failed_job_ends_with_its_own_code(self, running: Running, capfd: pytest.CaptureFixture[str]) -> None:
+        assert main(["submit", *running.options(), *TRAIN, "--data", "/no/such/data"]) == 2
+        assert "data is '/no/such/data'" in capfd.readouterr().out
+
+    def test_a_script_is_sent_with_its_folder(
+        self, running: Running, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "losses.py").write_text("def loss(w, batch):\n    return float(((w - 3) ** 2).sum())\n")
+        script = tmp_path / "fit.py"
+        script.write_text(
+            "import sys\nimport numpy as np\nimport distnum\nfrom losses import loss\n"
+            "print('got', sys.argv[1:])\n"
+            "print(distnum.train(loss, np.zeros(4), steps=60, workers=2).params.round(2))\nsys.exit(7)\n"
+        )
+        assert main(["submit", *running.options(), "--script", str(script), "--", "--x", "1"]) == 7
+        printed = capfd.readouterr().out
+        assert "got ['--x', '1']" in printed
+        assert "[3. 3. 3. 3.]" in printed
+
+    def test_a_stopped_training_is_saved_and_resumed_to_the_same_bits(
+        self, running: Running, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["submit", *running.options(), "--no-wait", *TRAIN, "--steps", "100000"]) == 0
+        number = capfd.readouterr().out.strip()
+        run = running.home / "home" / "distnum-runs" / number
+        wait_for(lambda: list(run.glob("checkpoints/*")))
+        assert main(["submit", *running.options(), "--stop", number]) == 0
+        assert capfd.readouterr().out.split() == [number, "STOPPED"]
+        done = max(int(path.stem.removeprefix("step-")) for path in run.glob("checkpoints/*"))
+        more = str(done + 5)
+        assert main(["submit", *running.options(), "resume", number, "--steps", more]) == 0
+        expected = distnum.train(hidden=8, batch_size=20, steps=done + 5, workers=0).params_sha256
+        assert json.loads((run / "result.json").read_text())["params_sha256"] == expected
+
+    def test_a_scaling_experiment(self, running: Running, capfd: pytest.CaptureFixture[str]) -> None:
+        few = ["--workers", "1,2", "--steps", "2", "--warmup", "1", "--repeats", "1", "--hidden", "8"]
+        assert main(["submit", *running.options(), "scale", *few]) == 0
+        printed = capfd.readouterr().out
+        assert "speed-up" in printed
+        assert "2 measurements on" in printed
+
+    def test_a_wrong_token_and_a_wrong_version(
+        self, running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        wrong = tmp_path / "token"
+        wrong.write_text("not the one")
+        assert main(["submit", "--address", running.address, "--token-file", str(wrong), *TRAIN]) == 2
+        printed = capfd.readouterr().err
+        assert "a cluster that asks for another token" in printed
+        assert "not the one" not in printed
+        for variable in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
+            monkeypatch.delenv(variable, raising=False)
+        assert main(["submit", "--address", running.address, *TRAIN]) == 2
+        monkeypatch.setattr(submitting, "_requirements", lambda: ["numpy>=99"])
+        assert main(["submit", *running.options(), *TRAIN]) == 2
+        assert "distnum: the cluster does not fit: numpy is" in capfd.readouterr().out
+
+    def test_unknown_jobs(self, running: Running, capfd: pytest.CaptureFixture[str]) -> None:
+        for option in ("--stop", "--fetch", "--follow"):
+            assert main(["submit", *running.options(), option, "distnum-none"]) == 2
+            assert "which the cluster does not know" in capfd.readouterr().err
+
+    def test_a_node_that_dies_costs_no_bits(self, running: Running, capfd: pytest.CaptureFixture[str]) -> None:
+        """The last test: the cluster has a node less after it."""
+        sizes = ["--hidden", "60", "--batch-size", "100", "--workers", "5", "--checkpoint-every", "20"]
+        assert main(["submit", *running.options(), "--no-wait", *sizes, "--steps", "400"]) == 0
+        number = capfd.readouterr().out.strip()
+        run = running.home / "home" / "distnum-runs" / number
+        wait_for(lambda: list(run.glob("checkpoints/*")))
+        pids = [int(line) for line in (running.home / "pids").read_text().split()]
+        os.killpg(pids[-1], signal.SIGKILL)
+        assert main(["submit", *running.options(), "--follow", number]) == 0
+        assert "is lost" in capfd.readouterr().out
+        expected = distnum.train(hidden=60, batch_size=100, steps=400, workers=0).params_sha256
+        assert json.loads((run / "result.json").read_text())["params_sha256"] == expected
