@@ -1,6 +1,6 @@
 """Scaling of a function that waits, as a simulator or an external program does, and a forecast held against it.
 
-    python -m benchmarks.waiting
+    python -m benchmarks.waiting [DIR]      # keeps the measurements and a picture in a folder
 
 Every evaluation waits 20 ms. Workers need no cores for that, so a small machine shows how the
 driver's own work scales. A model is fitted on up to 4 workers, and foretells 8 and 16.
@@ -8,6 +8,7 @@ driver's own work scales. A model is fitted on up to 4 workers, and foretells 8 
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ def compare_waiting(repeats: int = 2, out: Path | None = None, progress: bool = 
         out=out,
         on_measured=lambda one, n_left: print(one.workers, f"{one.step_s:.2f} s") if progress else None,
     )
+    if out is not None:
+        result.plot(out / "scaling.png")
     costs = np.diff(even_tiles(N_PARAMS, N_PARAMS)).astype(float)
 
     def planned(k: int) -> float:
@@ -87,4 +90,5 @@ def print_waiting(result: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    print_waiting(compare_waiting(progress=True))
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+    print_waiting(compare_waiting(out=folder, progress=True))

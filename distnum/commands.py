@@ -21,6 +21,7 @@ from distnum.errors import InputError, TrainingError
 from distnum.kinds import as_int, checked, real, whole
 from distnum.options import NOT_FOR_SCALE, parsed
 from distnum.progress import duration, tell
+from distnum.remote import is_uri
 
 if TYPE_CHECKING:
     from distnum.runs import RunFolder
@@ -75,16 +76,16 @@ def _config(options: argparse.Namespace) -> Config:
 def _resume(options: argparse.Namespace) -> int:
     from distnum.runs import RunFolder
 
-    run = RunFolder.look(Path(options.dir))
+    run = RunFolder.look(options.dir)
     changes = _config_changes(options)
     Config().with_changes(changes)  # refuses bad values, also where there is nothing to do
     result = run.result()
     if result is None or "steps" in changes or not _has_whole_model(run):
-        return _run_training(options, out=run.path, resume=True, **changes)
+        return _run_training(options, out=run.name, resume=True, **changes)
     if not options.quiet:
         tell(f"distnum: run {options.dir} is complete; there is nothing to resume. Train it further with --steps N.")
     if options.json:
-        _print_json(result | {"folder": str(run.path)})
+        _print_json(result | {"folder": run.name})
     return DONE
 
 
@@ -102,15 +103,15 @@ def _has_whole_model(run: RunFolder) -> bool:
 
 
 @contextmanager
-def _out_folder(name: str | None, parent: str) -> Iterator[Path]:
-    """The folder of that name; without one a new folder below ``parent``, named after the time.
+def _out_folder(name: str | None, parent: str) -> Iterator[str]:
+    """The folder, or URI, of that name; without one a new folder below ``parent``, named after the time.
 
     A new one is gone again if nothing was put into it.
     """
     if name == "":
         raise InputError("out is ''; it must name a folder.")
     if name is not None:
-        yield Path(name)
+        yield name
         return
     from datetime import datetime
 
@@ -126,7 +127,7 @@ def _out_folder(name: str | None, parent: str) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"out is {str(folder / time)!r}, where nothing can be kept: {error.strerror}.") from None
     try:
-        yield path
+        yield str(path)
     finally:
         with suppress(OSError):  # it is in use
             path.rmdir()
@@ -134,7 +135,7 @@ def _out_folder(name: str | None, parent: str) -> Iterator[Path]:
                 folder.rmdir()
 
 
-def _run_training(options: argparse.Namespace, out: Path, **arguments: Any) -> int:
+def _run_training(options: argparse.Namespace, out: str, **arguments: Any) -> int:
     from distnum.training import train
     from distnum.watch import Watch
 
@@ -153,7 +154,7 @@ def _run_training(options: argparse.Namespace, out: Path, **arguments: Any) -> i
     if not result.completed:
         return _interrupted(out)
     if options.json:
-        _print_json(result.to_dict() | {"folder": str(out)})
+        _print_json(result.to_dict() | {"folder": out})
     elif not options.quiet:
         _print_result(result)
     return DONE
@@ -165,9 +166,9 @@ def _print_json(value: Any) -> None:
     _print(json_text(value))
 
 
-def _interrupted(out: Path) -> int:
-    if (out / "config.toml").exists():
-        tell(f"distnum: interrupted; the run is saved. Continue with: distnum resume {shlex.quote(str(out))}")
+def _interrupted(out: str) -> int:
+    if is_uri(out) or (Path(out) / "config.toml").exists():
+        tell(f"distnum: interrupted; the run is saved. Continue with: distnum resume {shlex.quote(out)}")
     else:
         tell("distnum: interrupted before the run began.")
     return INTERRUPTED
@@ -201,7 +202,10 @@ def _scale(options: argparse.Namespace) -> int:
         raise InputError("resume needs --out DIR, the folder of the measurements.")
     say = (lambda text: None) if options.quiet else tell
     numbers = partial(_numbers, options)
-    with _out_folder(options.out, "scaling") as out, redirect_stdout(sys.stderr):
+    if is_uri(options.out):
+        raise InputError(f"out is {options.out!r}; an experiment is kept in a folder, not at a URI.")
+    with _out_folder(options.out, "scaling") as name, redirect_stdout(sys.stderr):
+        out = Path(name)
         result = scale(
             workers=numbers("workers"),
             threads=numbers("threads") or (),
@@ -228,7 +232,7 @@ def _scale(options: argparse.Namespace) -> int:
             tell(f"distnum: no picture was drawn: {error}")
             pictures = []
     if options.json:
-        _print_json(result.to_dict() | {"folder": str(out)})
+        _print_json(result.to_dict() | {"folder": out})
     elif not options.quiet:
         kept = ", ".join(str(path) for path in [out / "scaling.csv", out / "scaling.json", *pictures])
         _print(f"{scaling_report(result)}\n\nkept in   {kept}")
@@ -340,7 +344,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from distnum.reports import evaluation_table
     from distnum.runs import RunFolder
 
-    model = load_model(RunFolder.look(Path(options.dir)))
+    model = load_model(RunFolder.look(options.dir))
     dataset = load_data(options.data if options.data is not None else model.data)
     evaluation = model.evaluate(dataset)
     if options.json:
@@ -354,7 +358,7 @@ def _predict(options: argparse.Namespace) -> int:
     from distnum.models import load_model, read_images
     from distnum.runs import RunFolder
 
-    model = load_model(RunFolder.look(Path(options.dir)))
+    model = load_model(RunFolder.look(options.dir))
     if model.network.loss_function.name != "cross_entropy":
         raise InputError(f"run {options.dir!r} was not trained to label; predict needs loss cross_entropy.")
     predictions = []
@@ -382,7 +386,9 @@ def _plot(options: argparse.Namespace) -> int:
     from distnum.plots import plot_curves, plot_weights
     from distnum.runs import RunFolder, config_of
 
-    run = RunFolder.look(Path(options.dir))
+    run = RunFolder.look(options.dir)
+    if is_uri(options.dir) and options.out is None:
+        raise InputError(f"run is {options.dir!r}, a URI; name a folder here for the pictures, with --out.")
     out = Path(options.out) if options.out is not None else run.path
     if options.out == "" or not out.is_dir():
         raise InputError(f"out is {options.out!r}, which is not a folder; it must be one that exists.")

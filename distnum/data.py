@@ -10,7 +10,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -23,6 +23,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from distnum.errors import InputError
 from distnum.randomness import Purpose, random_generator
+from distnum.remote import fetched, is_uri
 
 __all__ = ["Batch", "Dataset", "arrays_sha256", "batch_at", "batch_of_rows", "load_data", "read_idx"]
 
@@ -211,7 +212,7 @@ def load_data(source: str | Path | Dataset = EMBEDDED) -> Dataset:
     Args:
         source: ``"mnist-10k"`` (in the package), a folder of the four IDX files
             (``train-images-idx3-ubyte`` and so on, gzipped or not), or an ``.npz`` with
-            ``x_train, y_train, x_test, y_test``.
+            ``x_train, y_train, x_test, y_test``; the path or the URI (``s3://...``) of one.
 
     Raises:
         InputError: there is no such thing, or it cannot be read.
@@ -223,6 +224,9 @@ def load_data(source: str | Path | Dataset = EMBEDDED) -> Dataset:
             return _load_idx_folder(folder, EMBEDDED)
     if source == "":
         raise InputError("data is ''; it must name a data set, a folder or a file.")
+    if isinstance(source, str) and is_uri(source):
+        with fetched(source, "data") as path:
+            return replace(load_data(path), name=source)
     try:
         path = Path(source).expanduser()
         if path.is_dir():

@@ -102,7 +102,7 @@ def load_model(run: RunFolder, activation: Activation | None = None) -> Model:
 
     path = run.model_file
     if not path.is_file():
-        raise InputError(f"run {str(run.path)!r} has no trained model yet; finish it with: distnum resume {run.path}")
+        raise InputError(f"run {run.name!r} has no trained model yet; finish it with: distnum resume {run.name}")
     try:
         with safe_open(path, framework="numpy") as file:
             about: dict[str, str] = file.metadata() or {}

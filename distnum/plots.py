@@ -168,7 +168,7 @@ def plot_scaling(summaries: Sequence[Summary], model: ScalingModel | None, mode:
     speed.set_yscale("log", base=2)
     speed.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     speed.legend(frameon=False)
-    balance.set_ylim(bottom=0.95)
+    balance.set_ylim(0.9, max(1.3, *(1.05 * one.balance for one in summaries)))
     figure.suptitle(f"{mode} scaling; bars: 95 % intervals of medians", fontsize=10)
     for axes in (speed, efficiency, parts, balance):
         axes.spines[["top", "right"]].set_visible(False)
@@ -195,7 +195,8 @@ def _draw_parts(axes: Any, summaries: Sequence[Summary]) -> None:
             label=label,
         )
         bottom += seconds
-    axes.set(title="where a step's time goes", xlabel="workers", ylabel=unit)
+    several = len({one.setting.threads for one in summaries}) > 1
+    axes.set(title="where a step's time goes", xlabel="workers x threads" if several else "workers", ylabel=unit)
     axes.legend(frameon=False, ncols=2, fontsize=8)
 
 

@@ -54,9 +54,8 @@ def scaling_report(result: ScalingResult) -> str:
             blocks.append("the shared work stays more than half of a step for any number of workers")
         else:
             k, part = bottleneck
-            blocks.append(
-                f"first bottleneck: from {k:,} workers on half of a step is not shared work; most of it: {_NAMES[part]}"
-            )
+            where = f"from {k:,} workers on" if k > 1 else "with one worker already,"
+            blocks.append(f"first bottleneck: {where} half of a step is not shared work; most of it: {_NAMES[part]}")
     return "\n\n".join(blocks)
 
 

@@ -32,16 +32,16 @@ def resumed_job(
     of_python = values.pop("objective", None) == "python"
     if of_python and not callable(loss):
         raise InputError(
-            f"run {str(run.path)!r} trains a Python function; continue it from Python, with "
+            f"run {run.name!r} trains a Python function; continue it from Python, with "
             "distnum.train(loss, params, ..., out=..., resume=True)."
         )
     if callable(loss) and not of_python:
-        raise InputError(f"run {str(run.path)!r} trains a network; leave the loss function out.")
+        raise InputError(f"run {run.name!r} trains a network; leave the loss function out.")
     if config is None:
         config = config_of(values, str(run.config_file))
     if not of_python and data is None and config.data == "arrays":
         raise InputError(
-            f"run {str(run.path)!r} was trained on arrays from Python; continue it from there, with "
+            f"run {run.name!r} was trained on arrays from Python; continue it from there, with "
             "distnum.train(data=..., out=..., resume=True)."
         )
     if str(options.get("workers")) == "0" and "address" not in options:
@@ -52,7 +52,7 @@ def resumed_job(
         # Else it was stopped before its first checkpoint, which is written until the second is due.
         if run.n_rows > 2 * job.config.checkpoint_every:
             raise InputError(
-                f"run {str(run.path)!r} has done {run.n_rows:,} steps, but no checkpoint is left in its folder "
+                f"run {run.name!r} has done {run.n_rows:,} steps, but no checkpoint is left in its folder "
                 "checkpoints; without one, it must be begun anew."
             )
         return job, job.initial, None
@@ -61,12 +61,12 @@ def resumed_job(
         log.warning(note)
     if job.config.steps < state.step:
         raise InputError(
-            f"steps is {job.config.steps}, but {str(run.path)!r} has done {state.step} already; it must not be less."
+            f"steps is {job.config.steps}, but {run.name!r} has done {state.step} already; it must not be less."
         )
     _check_same_job(run, job, state, decided)
     if state.params.shape != job.initial.params.shape:
         raise InputError(
-            f"the checkpoint of {str(run.path)!r} has {state.params.size:,} parameters, the run's configuration "
+            f"the checkpoint of {run.name!r} has {state.params.size:,} parameters, the run's configuration "
             f"{job.initial.params.size:,}; they must be the same."
         )
     new_config = None
@@ -78,7 +78,7 @@ def resumed_job(
 
 def _check_same_job(run: RunFolder, job: Job, state: State, decided: Mapping[str, Any]) -> None:
     """Refuse to continue with what would have led to other parameters."""
-    where = f"{str(run.path)!r} was trained with"
+    where = f"{run.name!r} was trained with"
     deciding = job.deciding()
     may_differ = set() if job.config.schedule == "cosine" else {"steps"}
     for name in sorted({*decided, *deciding} - may_differ):
@@ -92,7 +92,7 @@ def _check_same_job(run: RunFolder, job: Job, state: State, decided: Mapping[str
             )
         if name == "steps":
             raise InputError(
-                f"steps is {now}, but the cosine schedule of {str(run.path)!r} was laid out for {then}; "
+                f"steps is {now}, but the cosine schedule of {run.name!r} was laid out for {then}; "
                 "it must stay the same."
             )
         raise InputError(f"{name} is {now!r}, but {where} {then!r} up to step {state.step}; it must stay the same.")

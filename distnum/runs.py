@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import platform
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -26,6 +27,7 @@ from distnum.blas import blas_name
 from distnum.checkpoints import CheckpointError, State, checkpoint_bytes, read_checkpoint, write_whole
 from distnum.config import Config, read_toml, write_toml
 from distnum.errors import InputError, TrainingError
+from distnum.remote import Mirror, is_uri
 
 __all__ = ["RunFolder", "config_of", "json_text", "machine_facts", "version_facts"]
 
@@ -42,11 +44,13 @@ class RunFolder:
     """The files of one run.
 
     Use ``create`` for a new run and ``open`` for one that exists; both take the folder for
-    this process alone until ``close``.
+    this process alone until ``close``. A place may be a URI: then the folder is one here,
+    mirrored there.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, mirror: Mirror | None = None) -> None:
         self.path = path
+        self._mirror = mirror
         self._metrics: BinaryIO | None = None
         self._unwritten: list[bytes] = []
         self._written = 0.0
@@ -55,6 +59,11 @@ class RunFolder:
         self._begun = False
 
     # --- names --------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """What the user calls it: its folder or its URI."""
+        return str(self.path) if self._mirror is None else self._mirror.uri
 
     @property
     def config_file(self) -> Path:
@@ -90,14 +99,17 @@ class RunFolder:
     # --- opening ------------------------------------------------------------------
 
     @classmethod
-    def create(cls, path: Path, config: Mapping[str, Any]) -> RunFolder:
+    def create(cls, place: str | Path, config: Mapping[str, Any]) -> RunFolder:
         """Make a new run folder.
 
         Raises:
             InputError: something is there already, or the folder cannot be written.
         """
-        run = cls(path)
+        run = cls._at(place)
+        path = run.path
         try:
+            if run._mirror is not None:
+                run._mirror.take()
             run._refuse_content()
             run._made_folders = [
                 folder for folder in (run.checkpoint_folder, path, *path.parents) if not folder.exists()
@@ -113,13 +125,28 @@ class RunFolder:
             raise InputError(f"config holds a path that is not UTF-8, {config.get('data')!a}.") from None
         except OSError as error:
             run.discard()
-            raise InputError(f"out is {str(path)!r}, where no run can be kept: {error.strerror or error}.") from None
+            raise InputError(f"out is {run.name!r}, where no run can be kept: {error.strerror or error}.") from None
         except InputError:
             run.discard()
             raise
         return run
 
+    @classmethod
+    def _at(cls, place: str | Path) -> RunFolder:
+        if not is_uri(place):
+            return cls(Path(place))
+        mirror = Mirror(str(place))
+        run = cls(mirror.folder, mirror)
+        weakref.finalize(run, mirror.close)
+        return run
+
     def _refuse_content(self) -> None:
+        if self._mirror is not None:
+            if names := self._mirror.names():
+                begun = "config.toml" in names
+                hint = f"continue it with: distnum resume {self.name}" if begun else "name another place"
+                raise InputError(f"out is {self.name!r}, where something is; {hint}")
+            return
         if self.path.exists() and (not self.path.is_dir() or any(entry.name != _LOCK for entry in self.path.iterdir())):
             begun = self.config_file.exists()
             hint = f"continue it with: distnum resume {self.path}" if begun else "name another folder"
@@ -127,13 +154,16 @@ class RunFolder:
             raise InputError(f"out is {str(self.path)!r}, which exists and is not an empty folder; {hint}")
 
     @classmethod
-    def open(cls, path: Path) -> RunFolder:
+    def open(cls, place: str | Path) -> RunFolder:
         """Open an existing run to continue it.
 
         Raises:
             InputError: there is no run, or another process is at work on it.
         """
-        run = cls.look(path)
+        run = cls._at(place)
+        if run._mirror is not None:
+            run._mirror.take()
+        run._look()
         run._take()
         for folder in (run.path, run.checkpoint_folder):
             for left in folder.glob(".*.part"):  # by a process that was killed while it wrote
@@ -142,17 +172,24 @@ class RunFolder:
         return run
 
     @classmethod
-    def look(cls, path: Path) -> RunFolder:
+    def look(cls, place: str | Path) -> RunFolder:
         """An existing run, to read from."""
-        run = cls(path)
+        run = cls._at(place)
+        run._look()
+        return run
+
+    def _look(self) -> None:
+        path = self.path
         try:
-            found = run.config_file.is_file()
+            if self._mirror is not None:
+                self._mirror.fetch()
+                self.checkpoint_folder.mkdir(exist_ok=True)
+            found = self.config_file.is_file()
             what = "has no config.toml" if path.is_dir() else "is not a folder" if path.exists() else "is not found"
         except OSError as error:
             found, what = False, f"cannot be read ({error.strerror})"
         if not found:
-            raise InputError(f"run {str(path)!r} {what}; name the folder that distnum train made.")
-        return run
+            raise InputError(f"run {self.name!r} {what}; name the folder that distnum train made.")
 
     def _take(self) -> None:
         try:
@@ -162,16 +199,19 @@ class RunFolder:
         try:
             self._lock = (self.path / _LOCK).open("a")
         except OSError as error:
-            raise InputError(f"run {str(self.path)!r} cannot be written: {error.strerror}.") from None
+            raise InputError(f"run {self.name!r} cannot be written: {error.strerror}.") from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._lock.close()
             self._lock, self._made_folders = None, []  # what is there is another process's
-            raise InputError(f"run {str(self.path)!r} is in use: another distnum process is training in it.") from None
+            raise InputError(f"run {self.name!r} is in use: another distnum process is training in it.") from None
 
     def discard(self) -> None:
         """Remove what ``create`` made: the run could not begin. A run that has done a step stays."""
+        if self._mirror is not None and not self._begun:
+            self.close()
+            return
         if not self._made_folders or self._begun or (self.checkpoint_folder.is_dir() and self._checkpoints()):
             return
         self.close()
@@ -191,6 +231,24 @@ class RunFolder:
             if file is not None:
                 file.close()
         self._metrics = self._lock = None
+        if self._mirror is not None:
+            if self._begun:
+                try:
+                    self._publish()
+                except TrainingError as error:
+                    log.warning(str(error))
+            self._mirror.close()
+
+    def _publish(self) -> None:
+        """Put what is finished to where the run is mirrored."""
+        if self._mirror is not None:
+            try:
+                self._mirror.publish()
+            except OSError as error:
+                raise TrainingError(
+                    f"{self.name} cannot be written: {error.strerror}. What was written before is intact; continue "
+                    f"with: distnum resume {self.name}"
+                ) from None
 
     def config_values(self) -> dict[str, Any]:
         """What stands in ``config.toml``."""
@@ -348,6 +406,7 @@ class RunFolder:
                     old.unlink(missing_ok=True)
         except OSError as error:
             raise _not_written(path, error) from None
+        self._publish()
         return path
 
     def checkpoint_at(self, step: int) -> State | None:
@@ -390,7 +449,7 @@ class RunFolder:
             paths = self._checkpoints()
         except OSError as error:
             raise InputError(
-                f"run {str(self.path)!r} has a folder checkpoints that cannot be read ({error.strerror}); "
+                f"run {self.name!r} has a folder checkpoints that cannot be read ({error.strerror}); "
                 "without it, the run must be begun anew."
             ) from None
         for path in paths:
@@ -400,7 +459,7 @@ class RunFolder:
             except (OSError, CheckpointError) as error:
                 notes.append(f"checkpoint {path.name} is passed over: {error}")
         if notes:
-            raise InputError(f"run {str(self.path)!r} has no valid checkpoint left: {'; '.join(notes)}")
+            raise InputError(f"run {self.name!r} has no valid checkpoint left: {'; '.join(notes)}")
         return None
 
     # --- the end ------------------------------------------------------------------
@@ -422,6 +481,7 @@ class RunFolder:
             write_whole(path, content)
         except OSError as error:
             raise _not_written(path, error) from None
+        self._publish()
 
 
 def _not_written(path: Path, error: OSError) -> TrainingError:

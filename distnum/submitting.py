@@ -11,6 +11,7 @@ import base64
 import hashlib
 import io
 import json
+import logging
 import os
 import shlex
 import socket
@@ -39,6 +40,12 @@ _LOOK_S = 0.5
 # Of what belongs to a job, in Ray's record of it. Nothing secret stands there.
 _COMMAND, _OUT = "distnum_command", "distnum_out"
 STOPPED = 130
+# Parts of Ray that tell how they pack and connect.
+_TALKATIVE = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,8 @@ class Cluster:
         with ray_module({}), self._clear_errors():
             from ray.job_submission import JobSubmissionClient
 
+            for name in _TALKATIVE:
+                logging.getLogger(name).setLevel(logging.ERROR)
             self._client = JobSubmissionClient(address, headers=headers, verify=verify)
             self._client.list_jobs()  # is asked for the token, if one is wanted
 
@@ -141,7 +150,7 @@ class Cluster:
             command, out = _with_out(list(arguments), number)
         entrypoint = shlex.join(["python", "-m", "distnum.on_cluster", *command])
         shown = shlex.join([script.name, *arguments] if script is not None else command)
-        with self._clear_errors(), _quiet_uploads():
+        with self._clear_errors():
             self._client.submit_job(
                 entrypoint=entrypoint,
                 submission_id=number,
@@ -252,7 +261,7 @@ class Cluster:
             raise InputError(f"out is {str(to)!r}, where something is; it must be a new folder, or an empty one.")
         package = Path(distnum.__file__).resolve().parent
         packing = f"{number}-fetch-{token_hex(2)}"
-        with self._clear_errors(), _quiet_uploads():
+        with self._clear_errors():
             self._client.submit_job(
                 entrypoint=shlex.join(["python", "-m", "distnum.on_cluster", "pack", job.out]),
                 submission_id=packing,
@@ -333,20 +342,6 @@ def _with_out(arguments: list[str], number: str) -> tuple[list[str], str]:
             out = number
             rest += ["--out", out]
     return [command, *rest, "--address", "auto"], out if out.startswith(("/", "~")) else f"{RUNS}/{out}"
-
-
-@contextmanager
-def _quiet_uploads() -> Iterator[None]:
-    """Ray tells on the log how it packs what is sent."""
-    import logging
-
-    logger = logging.getLogger("ray")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def _packed(log: str, number: str) -> bytes:

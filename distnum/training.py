@@ -72,7 +72,7 @@ class TrainResult:
         network: the trained network; None for a black box.
         params_sha256: over the parameters' bytes.
         seconds: ``start`` of the workers, ``steps`` altogether, ``total`` of this call.
-        folder: where the run was kept, or None.
+        folder: where the run was kept, a folder or a URI, or None.
         events: what happened beside the steps: the rows of ``events.jsonl`` of this call.
     """
 
@@ -84,7 +84,7 @@ class TrainResult:
     network: Network | None
     params_sha256: str
     seconds: dict[str, float]
-    folder: Path | None
+    folder: str | None
     config: Config = field(repr=False)
     events: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
@@ -150,7 +150,7 @@ def train(
             of one length (a batch is ``batch_size`` random rows of each), a ``Dataset`` (a batch
             is ``(x, y)``), a function from the step, counted from 1, to its batch, or None (the
             batch is None).
-        out: a folder to keep the run in; None keeps nothing on disk.
+        out: a folder to keep the run in, or a URI (``s3://bucket/run``); None keeps nothing on disk.
         resume: continue the run in ``out`` from its newest checkpoint.
         config: a configuration to begin with instead of the defaults.
         progress: show on the error stream what ``distnum train`` shows.
@@ -178,7 +178,7 @@ def train(
     """
     began = perf_counter()
     if progress:
-        watch = Watch(Path(out) if out is not None else None, quiet=False)
+        watch = Watch(out, quiet=False)
         try:
             return train(
                 loss,
@@ -198,7 +198,7 @@ def train(
     if resume:
         if out is None:
             raise InputError("resume is True, but out is not given; it must be the folder of the run.")
-        run = RunFolder.open(Path(out))
+        run = RunFolder.open(out)
     try:
         new_config = None
         if run is not None:
@@ -207,7 +207,7 @@ def train(
             job = prepare(loss, params, data, config, options)
             state = job.initial
             if out is not None:
-                run = RunFolder.create(Path(out), job.folder_config())
+                run = RunFolder.create(out, job.folder_config())
         if on_prepared is not None:
             on_prepared(job, state.step)
         return _train(job, run, state, resume, new_config, began, on_start, on_step)
@@ -305,7 +305,7 @@ def _train(
         network=job.network,
         params_sha256=params_sha256(params),
         seconds={"start": start_s, "steps": of_steps, "total": perf_counter() - began},
-        folder=run.path if run is not None else None,
+        folder=run.name if run is not None else None,
         config=config,
         events=keeper.events,
     )

@@ -44,7 +44,7 @@ class Watch:
         quiet: whether to say nothing.
     """
 
-    def __init__(self, out: Path | None, quiet: bool) -> None:
+    def __init__(self, out: str | Path | None, quiet: bool) -> None:
         self._out = out if out is not None else "the run"
         self._quiet = quiet
         self._interrupted = False

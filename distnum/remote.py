@@ -1,0 +1,259 @@
+"""Places that are not on this machine: runs mirrored to a URI, and data fetched from one.
+
+A run with ``--out s3://...`` is kept in a folder here, of which everything finished is put to the
+URI: each file whole, checkpoints before the rows that lie beyond them. What can be reached is
+what fsspec knows: ``s3://`` (with s3fs), ``gs://`` (with gcsfs), ``file://``, ``memory://``, ...
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from time import sleep, time
+from typing import Any
+from uuid import uuid4
+
+from distnum.errors import InputError
+
+__all__ = ["Mirror", "fetched", "is_uri"]
+
+_LOCK = ".lock"
+_PREFIX = "distnum-mirror-"
+# A process that holds a place says so every so many seconds; one that has not for so long is gone.
+_BEAT_S, _GONE_S = 20.0, 90.0
+# After taking a place, look again: another process may have done the same at the same moment.
+_SETTLE_S = 1.0
+
+
+def is_uri(place: str | Path | None) -> bool:
+    """Whether a place is named by a URI.
+
+    >>> is_uri("s3://bucket/run"), is_uri("runs/first"), is_uri(None)
+    (True, False, False)
+    """
+    return isinstance(place, str) and "://" in place
+
+
+def _file_system(uri: str, field: str) -> tuple[Any, str]:
+    """The file system of a URI, and the path in it."""
+    try:
+        import fsspec
+    except ImportError:
+        raise InputError(f"{field} is {uri!r}, a URI, which needs fsspec: pip install 'distnum[remote]'.") from None
+    try:
+        # Never from a cache of listings: other processes write there too.
+        fs, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
+    except ImportError as error:
+        raise InputError(f"{field} is {uri!r}, which needs a package that is missing: {error}.") from None
+    except Exception as error:
+        raise InputError(f"{field} is {uri!r}, which cannot be opened: {_first_line(error)}.") from None
+    return fs, str(path).rstrip("/")
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].strip().rstrip(".") if lines else type(error).__name__
+
+
+class Mirror:
+    """A folder here whose files are kept at a URI too.
+
+    Args:
+        uri: where.
+        field: what the user calls it.
+
+    Attributes:
+        folder: the one here, empty at first; it is removed by ``close``.
+    """
+
+    def __init__(self, uri: str, field: str = "out") -> None:
+        self.uri = uri.rstrip("/")
+        self._field = field
+        self._fs, self._root = _file_system(self.uri, field)
+        _remove_forsaken()
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+        self._sent: dict[str, tuple[int, int]] = {}
+        self._holder = uuid4().hex
+        self._stop: threading.Event | None = None
+
+    # --- holding it ---------------------------------------------------------------
+
+    def take(self) -> None:
+        """Have the place for this process alone, until ``close``.
+
+        Raises:
+            InputError: another process has it, or nothing can be written there.
+        """
+        now = self._lock()
+        if now is not None and not self._is_gone(now):
+            raise InputError(f"run {self.uri!r} is in use: another distnum process is training in it.")
+        try:
+            self._beat()
+            if now is not None or self.names():
+                sleep(_SETTLE_S)
+        except Exception as error:
+            raise InputError(f"{self._field} is {self.uri!r}, which cannot be written: {_first_line(error)}.") from None
+        now = self._lock()
+        if now is None or now.get("holder") != self._holder:
+            raise InputError(f"run {self.uri!r} is in use: another distnum process is training in it.")
+        self._stop = threading.Event()
+        threading.Thread(target=self._keep_beating, args=(self._stop,), daemon=True).start()
+
+    def _lock(self) -> dict[str, Any] | None:
+        try:
+            return dict(json.loads(self._fs.cat_file(f"{self._root}/{_LOCK}")))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError):
+            return None  # a torn one is nobody's
+        except Exception as error:
+            raise InputError(f"{self._field} is {self.uri!r}, which cannot be read: {_first_line(error)}.") from None
+
+    @staticmethod
+    def _is_gone(lock: dict[str, Any]) -> bool:
+        if lock.get("host") == platform.node() and isinstance(lock.get("pid"), int) and not _is_alive(lock["pid"]):
+            return True
+        return not isinstance(lock.get("time"), (int, float)) or time() - lock["time"] > _GONE_S
+
+    def _beat(self) -> None:
+        told = {"holder": self._holder, "host": platform.node(), "pid": os.getpid(), "time": time()}
+        self._put(_LOCK, json.dumps(told).encode())
+
+    def _keep_beating(self, stop: threading.Event) -> None:
+        while not stop.wait(_BEAT_S):
+            with contextlib.suppress(Exception):  # what cannot be written is met, and said, where files are
+                self._beat()
+
+    # --- files --------------------------------------------------------------------
+
+    def names(self) -> list[str]:
+        """The files there, by their names below the place."""
+        try:
+            self._fs.invalidate_cache()
+            found = self._fs.find(self._root)
+        except FileNotFoundError:
+            return []
+        except Exception as error:
+            raise InputError(f"{self._field} is {self.uri!r}, which cannot be read: {_first_line(error)}.") from None
+        # Some file systems tell the path with a slash or a protocol before it.
+        names = [str(path)[str(path).index(self._root) + len(self._root) + 1 :] for path in found]
+        return [name for name in names if not name.split("/")[-1].startswith(".")]
+
+    def fetch(self) -> None:
+        """Bring all files there into the folder here."""
+        for name in self.names():
+            path = self.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                path.write_bytes(self._fs.cat_file(f"{self._root}/{name}"))
+            except FileNotFoundError:
+                continue  # it has just been replaced
+            except Exception as error:
+                raise InputError(f"{self.uri}/{name} cannot be read: {_first_line(error)}.") from None
+            self._sent[name] = _state(path)
+
+    def publish(self) -> None:
+        """Put what has changed here, and remove there what is no longer here.
+
+        Raises:
+            OSError: it cannot be.
+        """
+        here: dict[str, Path] = {}
+        for path in self.folder.rglob("*"):
+            name = path.relative_to(self.folder).as_posix()
+            if not any(part.startswith(".") for part in name.split("/")) and path.is_file():
+                here[name] = path
+        try:
+            # First checkpoints, so that rows never lie beyond all of them; the result, which says that
+            # the run is complete, last.
+            for name in sorted(here, key=lambda name: (not name.startswith("checkpoints/"), name == "result.json")):
+                state = _state(here[name])
+                if self._sent.get(name) != state:
+                    self._put(name, here[name].read_bytes())
+                    self._sent[name] = state
+            for name in [name for name in self._sent if name not in here]:
+                with contextlib.suppress(FileNotFoundError):
+                    self._fs.rm_file(f"{self._root}/{name}")
+                del self._sent[name]
+        except Exception as error:
+            raise OSError(None, _first_line(error), self.uri) from error
+
+    def _put(self, name: str, content: bytes) -> None:
+        """One file, whole or not at all."""
+        path = f"{self._root}/{name}"
+        self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        if "file" in ([self._fs.protocol] if isinstance(self._fs.protocol, str) else self._fs.protocol):
+            # Object stores show an object when it is whole; a file system shows a file as it grows.
+            head, _, tail = path.rpartition("/")
+            aside = f"{head}/.{tail}.{self._holder}.part"
+            self._fs.pipe_file(aside, content)
+            os.replace(aside, path)
+        else:
+            self._fs.pipe_file(path, content)
+
+    def close(self) -> None:
+        """Give the place back, and remove the folder here."""
+        if self._stop is not None:
+            self._stop.set()
+            with contextlib.suppress(Exception):  # it is given up by its age then
+                if (self._lock() or {}).get("holder") == self._holder:
+                    self._fs.rm_file(f"{self._root}/{_LOCK}")
+            self._stop = None
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    about = path.stat()
+    return about.st_mtime_ns, about.st_size
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _remove_forsaken() -> None:
+    """Remove folders of processes that were killed."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        pid = path.name.removeprefix(_PREFIX).partition("-")[0]
+        if pid.isdecimal() and not _is_alive(int(pid)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def fetched(uri: str, field: str) -> Iterator[Path]:
+    """A copy here, for a while, of the file or folder at a URI.
+
+    Raises:
+        InputError: it cannot be had.
+    """
+    fs, path = _file_system(uri, field)
+    with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-") as folder:
+        to = Path(folder) / path.rpartition("/")[2]
+        try:
+            if not fs.exists(path):
+                raise InputError(f"{field} is {uri!r}, which is not found.")
+            if fs.isdir(path):
+                to.mkdir()
+                for name in fs.ls(path, detail=False):
+                    if fs.isfile(name):
+                        fs.get_file(name, str(to / str(name).rstrip("/").rpartition("/")[2]))
+            else:
+                fs.get_file(path, str(to))
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(f"{field} is {uri!r}, which cannot be read: {_first_line(error)}.") from None
+        yield to
