@@ -89,7 +89,7 @@ def load(folder: str | Path, *, activation: Activation | None = None) -> Model:
     Raises:
         InputError: there is no such run, it has no network yet, or its file is damaged.
     """
-    return load_model(RunFolder.look(Path(folder)), activation)
+    return load_model(RunFolder.look(folder), activation)
 
 
 def load_model(run: RunFolder, activation: Activation | None = None) -> Model:

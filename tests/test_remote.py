@@ -1,0 +1,206 @@
+"""Runs and data at URIs: the same promises as in a folder, on a file system and on a real S3 server."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import distnum
+from distnum import InputError, TrainingError, remote
+from distnum.cli import main
+from distnum.remote import Mirror
+from distnum.runs import RunFolder
+
+fsspec = pytest.importorskip("fsspec")
+
+SMALL: dict[str, Any] = {"hidden": (6,), "batch_size": 20, "workers": 0, "checkpoint_every": 5, "evaluate_every": 10}
+
+
+@pytest.fixture(scope="module")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an S3-compatible server in a process of its own."""
+    pytest.importorskip("s3fs")
+    pytest.importorskip("moto.server")
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    log = (tmp_path_factory.mktemp("s3") / "log").open("wb")
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+        log.close()
+
+
+@pytest.fixture(params=["file", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A new place for runs."""
+    if request.param == "file":
+        return (tmp_path / "there").as_uri()
+    address = request.getfixturevalue("s3_server")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "anybody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "anything")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    s3fs.S3FileSystem().mkdir(f"runs-{tmp_path.name.replace('_', '-').lower()[-40:]}".strip("-"))
+    return f"s3://runs-{tmp_path.name.replace('_', '-').lower()[-40:]}".rstrip("-") + "/there"
+
+
+def files(place: str) -> dict[str, bytes]:
+    fs, root = fsspec.core.url_to_fs(place, use_listings_cache=False)
+    fs.invalidate_cache()
+    found = fs.find(root) if fs.exists(root) else []
+    return {str(path).split("/there/", 1)[1]: fs.cat_file(path) for path in found}
+
+
+def test_a_run_is_kept_there_and_read_from_there(place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    result = distnum.train(**SMALL, steps=12, out=place)
+    assert result.folder == place
+    there = files(place)
+    assert {"config.toml", "metrics.jsonl", "model.safetensors", "result.json"} <= set(there)
+    assert {name for name in there if name.startswith("checkpoints/")} == {
+        f"checkpoints/step-{step:08d}.safetensors" for step in (5, 10, 12)
+    }
+    assert json.loads(there["result.json"])["params_sha256"] == result.params_sha256
+    assert len(there["metrics.jsonl"].splitlines()) == 12
+    assert not [name for name in there if name.endswith(".part") or "lock" in name]
+    assert main(["evaluate", place]) == 0
+    assert "accuracy" in capsys.readouterr().out
+    assert distnum.load(place).network.n_params == result.network.n_params
+    with pytest.raises(InputError, match="where something is; continue it with: distnum resume"):
+        distnum.train(**SMALL, steps=12, out=place)
+
+
+def test_a_run_goes_on_from_there_to_the_same_bits(place: str) -> None:
+    expected = distnum.train(**SMALL, steps=17).params_sha256
+    stopped = distnum.train(**SMALL, steps=17, out=place, on_step=lambda step, row: step.step == 8)
+    assert not stopped.completed
+    resumed = distnum.train(out=place, resume=True)
+    assert resumed.params_sha256 == expected
+    assert [row["step"] for row in resumed.metrics] == list(range(1, 18))
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(place: str) -> None:
+    expected = distnum.train(**SMALL, steps=40).params_sha256
+    code = (
+        "import os, distnum\n"
+        f"distnum.train(**{SMALL!r}, steps=40, out={place!r}, "
+        "on_step=lambda step, row: os.kill(os.getpid(), 9) if step.step == 23 else None)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    there = files(place)
+    last = max(name for name in there if name.startswith("checkpoints/"))
+    assert last in ("checkpoints/step-00000015.safetensors", "checkpoints/step-00000020.safetensors")
+    # The lock that the dead process has left is taken over; the folder that it has left is removed.
+    assert distnum.train(out=place, resume=True).params_sha256 == expected
+    assert not list(Path(remote.tempfile.gettempdir()).glob("distnum-mirror-*"))
+
+
+def test_a_torn_checkpoint_there_is_passed_over(place: str) -> None:
+    distnum.train(**SMALL, steps=30, out=place, on_step=lambda step, row: step.step == 12)
+    fs, root = fsspec.core.url_to_fs(place)
+    newest = f"{root}/checkpoints/step-00000012.safetensors"
+    fs.pipe_file(newest, fs.cat_file(newest)[:-20])
+    expected = distnum.train(**SMALL, steps=30).params_sha256
+    assert distnum.train(out=place, resume=True).params_sha256 == expected
+
+
+def test_a_place_in_use_is_refused(place: str) -> None:
+    distnum.train(**SMALL, steps=6, out=place, on_step=lambda step, row: step.step == 3)
+    held = RunFolder.open(place)
+    try:
+        with pytest.raises(InputError, match="is in use: another distnum process is training in it"):
+            distnum.train(out=place, resume=True)
+    finally:
+        held.close()
+    assert distnum.train(out=place, resume=True).completed
+
+
+def test_one_that_has_not_been_heard_of_for_long_is_gone(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = Mirror(place), Mirror(place)
+    monkeypatch.setattr(remote.platform, "node", lambda: "another machine")
+    one.take()
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="is in use"):
+        other.take()
+    monkeypatch.setattr(remote, "_GONE_S", -1.0)
+    other.take()
+    for mirror in (one, other):
+        mirror.close()
+    assert not mirror.folder.exists()
+
+
+def test_a_place_that_cannot_be_written_stops_or_is_tried_again(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    put, failing = Mirror._put, [False]
+
+    def sometimes(self: Mirror, name: str, content: bytes) -> None:
+        if failing[0] and name.startswith("checkpoints/"):
+            raise OSError("no route to host")
+        put(self, name, content)
+
+    monkeypatch.setattr(Mirror, "_put", sometimes)
+    failing[0] = True
+    with pytest.raises(TrainingError, match=r"cannot be written: no route to host. What was written before is intact"):
+        distnum.train(**SMALL, steps=30, out=f"{place}/stops")
+
+    def mend(step: Any, row: Any) -> None:
+        failing[0] = step.step < 12
+
+    result = distnum.train(**SMALL, steps=30, out=f"{place}/goes-on", on_write_error="continue", on_step=mend)
+    assert result.completed
+    assert any(event["event"] == "not_written" for event in result.events)
+    assert "goes-on/result.json" in files(place)
+
+
+def test_data_from_there(place: str, tmp_path: Path) -> None:
+    dataset = distnum.load_data()
+    arrays = {name: getattr(dataset, name)[:60] for name in ("x_train", "y_train", "x_test", "y_test")}
+    np.savez(tmp_path / "digits.npz", **arrays)
+    fs, root = fsspec.core.url_to_fs(place)
+    fs.makedirs(root, exist_ok=True)
+    fs.put_file(str(tmp_path / "digits.npz"), f"{root}/digits.npz")
+    here = distnum.train(**SMALL, steps=3, data=str(tmp_path / "digits.npz"))
+    there = distnum.train(**SMALL, steps=3, data=f"{place}/digits.npz")
+    assert there.params_sha256 == here.params_sha256
+    assert there.config.data == f"{place}/digits.npz"
+    with pytest.raises(InputError, match="which is not found"):
+        distnum.load_data(f"{place}/nothing.npz")
+
+
+@pytest.mark.parametrize("uri", ["nosuch://bucket/run", "s3-but-not://x"])
+def test_unknown_places_are_refused(uri: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--steps", "1", "--workers", "0", "--out", uri]) == 2
+    assert f"out is '{uri}', which cannot be opened: Protocol not known" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name != "posix" or os.getuid() != 0, reason="only root can write where nobody else may")
+def test_a_place_below_a_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("x")
+    place = f"{(tmp_path / 'file').as_uri()}/run"
+    assert main(["train", "--steps", "1", "--workers", "0", "--out", place]) == 2
+    assert "which cannot be" in capsys.readouterr().err
