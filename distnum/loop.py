@@ -26,6 +26,8 @@ Array = NDArray[np.floating]
 # So many steps in a row may be skipped, and so small may the learning rate become.
 _MOST_SKIPPED = 50
 _LEAST_RATE_FACTOR = 1e-3
+# So many workers are planned from what the steps before have cost, without looking at the batch.
+_FEW_WORKERS = 4
 
 
 @dataclass(frozen=True)
@@ -184,17 +186,19 @@ class _Planner:
         known = np.asarray(cost) > 0
         rates = np.full(n_groups, np.sum(seconds) / max(np.sum(cost), 1e-300))  # of a group that had nothing to do
         np.divide(seconds, cost, out=rates, where=known)
-        self._costs = costs
+        self._costs = costs if self._costs is None else (self._costs + costs) / 2
         # Halfway to what was measured: one step may have been disturbed.
         self._rates = rates if self._rates is None else (self._rates + rates) / 2
 
     def plan(self, number: int) -> None:
         """Plan the gradient of a step."""
         objective = self._job.objective
-        if self._pool.n_workers == 1 and self._costs is not None:
-            self._pool.plan(self._costs)  # for want of others all is one shard
-            return
-        costs = objective.expected_costs(self._job.batch_at(number), self._costs)
+        if self._costs is not None and self._pool.n_workers <= _FEW_WORKERS:
+            # Between few shards batches hardly differ, and to draw one more would take time from
+            # the workers, where they have all cores.
+            costs = self._costs
+        else:
+            costs = objective.expected_costs(self._job.batch_at(number), self._costs)
         if self._rates is not None and objective.groups is not None:
             costs = costs * self._rates[objective.groups]
         self._pool.plan(costs)

@@ -27,7 +27,9 @@ _FOLDERS = ("--out",)
 
 
 def place(name: str) -> str:
-    """A folder on this machine: a name without a place is below ``RUNS``."""
+    """A folder on this machine: a name without a place is below ``RUNS``. A URI stays what it is."""
+    if "://" in name:
+        return name
     return os.path.join(os.path.expanduser(RUNS), os.path.expanduser(name))
 
 

@@ -29,6 +29,8 @@ Array = NDArray[np.floating]
 
 # So many steps in a row may have losses.
 _MOST_STEPS_WITH_LOSSES = 10
+# A plan is kept while its busiest worker has no more than so much over what was planned, in parts of the mean.
+_WORSE = 0.01
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class RayPool(Closing):
         self._turn = 0
         self._costs: NDArray[np.float64] | None = None
         self._planned: tuple[list[RayWorker], list[Shard]] = ([], [])
-        self._planned_speeds = np.empty(0)
+        self._as_planned = 1.0
         self._deadline_s = deadline_s
         self._timing = Timing(deadline_s)
         self._n_steps_with_losses = 0
@@ -196,15 +198,24 @@ class RayPool(Closing):
         return [worker.pid for worker in self._workers.working] if self._workers is not None else []
 
     def plan(self, costs: NDArray[np.float64]) -> None:
-        before, self._costs = self._costs, costs / max(float(costs.sum()), 1e-300)
         assert self._workers is not None
+        self._costs = costs = costs / max(float(costs.sum()), 1e-300)
         workers = list(self._workers.working)
-        speeds = self._workers.speeds(workers) if workers else np.empty(0)
-        same = before is not None and np.array_equal(before, self._costs)
-        if same and self._planned[0] == workers and np.array_equal(self._planned_speeds, speeds):
-            return  # as for functions, of which every evaluation costs the same
-        self._planned = workers, self._shards(self._costs, workers) if workers else []
-        self._planned_speeds = speeds
+        if not workers:
+            self._planned = [], []
+            return
+        planned_for, shards = self._planned
+        speeds = self._workers.speeds(workers)
+        if planned_for == workers and self._busiest(costs, shards, speeds) < self._as_planned + _WORSE:
+            return  # who has what stays: to plan takes time from the workers, where they have all cores
+        self._planned = workers, self._shards(costs, workers)
+        self._as_planned = self._busiest(costs, self._planned[1], speeds)
+
+    @staticmethod
+    def _busiest(costs: NDArray[np.float64], shards: list[Shard], speeds: NDArray[np.float64]) -> float:
+        """How long the busiest worker takes beside the mean."""
+        times = np.array([costs[shard].sum() for shard in shards]) / speeds
+        return float(times.max() / max(times.mean(), 1e-300))
 
     def _shards(self, costs: NDArray[np.float64], workers: list[RayWorker]) -> list[Shard]:
         if len(workers) == 1:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 import hashlib
 import io
 import json
 import logging
 import os
 import shlex
+import shutil
 import socket
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +34,7 @@ import distnum
 from distnum.errors import InputError, TrainingError
 from distnum.on_cluster import BEGIN, END, REQUIREMENTS, RUNS
 from distnum.ray_session import first_line, ray_module
+from distnum.remote import Mirror, is_uri
 
 __all__ = ["Cluster", "SubmittedJob"]
 
@@ -56,7 +60,7 @@ class SubmittedJob:
         number: Ray's submission id.
         status: as Ray calls it: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED.
         command: what it runs.
-        out: folder on the cluster's head where its run is kept.
+        out: folder on the cluster's head, or URI, where its run is kept.
         started: when, in UTC; None if it has not.
     """
 
@@ -259,6 +263,16 @@ class Cluster:
             )
         if to.exists() and (not to.is_dir() or any(to.iterdir())):
             raise InputError(f"out is {str(to)!r}, where something is; it must be a new folder, or an empty one.")
+        if is_uri(job.out):
+            mirror = Mirror(job.out)
+            try:
+                mirror.fetch()
+                shutil.copytree(mirror.folder, to, dirs_exist_ok=True)
+            except OSError as error:
+                raise TrainingError(f"{error.filename or to} cannot be written: {error.strerror}.") from None
+            finally:
+                mirror.close()
+            return to
         package = Path(distnum.__file__).resolve().parent
         packing = f"{number}-fetch-{token_hex(2)}"
         with self._clear_errors():
@@ -341,7 +355,8 @@ def _with_out(arguments: list[str], number: str) -> tuple[list[str], str]:
         if not out:
             out = number
             rest += ["--out", out]
-    return [command, *rest, "--address", "auto"], out if out.startswith(("/", "~")) else f"{RUNS}/{out}"
+    where = out if is_uri(out) or out.startswith(("/", "~")) else f"{RUNS}/{out}"
+    return [command, *rest, "--address", "auto"], where
 
 
 def _packed(log: str, number: str) -> bytes:
@@ -374,7 +389,7 @@ def _unpack(packed: bytes, to: Path) -> None:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     file = archive.extractfile(member)
                     path.write_bytes(b"" if file is None else file.read())
+    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, ValueError) as error:
+        raise TrainingError(f"What came from the cluster is not whole ({first_line(error)}); try again.") from None
     except OSError as error:
         raise TrainingError(f"{error.filename or to} cannot be written: {error.strerror}.") from None
-    except tarfile.TarError as error:
-        raise TrainingError(f"What came from the cluster is not whole ({error}); try again.") from None

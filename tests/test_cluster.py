@@ -131,6 +131,21 @@ def test_a_node_that_does_not_fit_is_told_what_is_missing() -> None:
     assert wrong[1] == "no-such-package is missing (no-such-package>=1 is needed)"
 
 
+def test_where_a_submitted_run_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    kept = {
+        "first": ("~/distnum-runs/first", "/home/somebody/distnum-runs/first"),
+        "~/first": ("~/first", "/home/somebody/first"),
+        "/data/first": ("/data/first", "/data/first"),
+        "s3://runs/first": ("s3://runs/first", "s3://runs/first"),
+    }
+    for out, (told, there) in kept.items():
+        command, where = submitting._with_out(["train", "--out", out], "number")
+        assert (command, where) == (["train", "--out", out, "--address", "auto"], told)
+        assert on_cluster.place(out) == there
+    assert submitting._with_out(["train"], "number")[1] == "~/distnum-runs/number"
+
+
 @pytest.mark.parametrize("name", ["../outside", "/etc/outside"])
 def test_an_archive_cannot_write_outside_its_folder(name: str, tmp_path: Path) -> None:
     import io
@@ -234,6 +249,17 @@ class TestOnACluster:
             running.connect().fetch(job.number, to)
         # What was fetched is a run like any other.
         assert main(["evaluate", str(to)]) == 0
+
+    def test_a_run_at_a_uri_is_fetched_from_there(
+        self, running: Running, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        place = (tmp_path / "there").as_uri()
+        assert main(["submit", *running.options(), *TRAIN, "--steps", "6", "--out", place]) == 0
+        assert f"kept in   {place}" in capfd.readouterr().out
+        job = running.connect().jobs()[0]
+        assert job.out == place
+        fetched = running.connect().fetch(job.number, tmp_path / "here")
+        assert json.loads((fetched / "result.json").read_text())["steps"] == 6
 
     def test_a_failed_job_ends_with_its_own_code(self, running: Running, capfd: pytest.CaptureFixture[str]) -> None:
         assert main(["submit", *running.options(), *TRAIN, "--data", "/no/such/data"]) == 2

@@ -100,6 +100,7 @@ BAD_VALUES: dict[str, tuple[list[Any], str]] = {
     "keep_checkpoints": ([0, None], f"{WHOLE} 1"),
     "on_nonfinite": (["ignore", None], "one of stop, skip, rollback"),
     "on_write_error": (["ignore", None], "one of stop, continue"),
+    "resources": (["GPU", "GPU=0", "=1", "CPU=1", "a=1,a=2", "", 3], "NAME=NUMBER,..."),
     "step_deadline": ([0, -1, "soon", None], "'auto' or a finite number above 0"),
     "wait_for_workers": ([-1, "nan", None], "a finite number of at least 0"),
     "workers": (
@@ -207,6 +208,7 @@ def test_changes_keep_the_other_fields_and_name_their_source_when_refused() -> N
 OTHER: dict[str, Any] = {
     "on_nonfinite": "skip",
     "on_write_error": "continue",
+    "resources": "GPU=1",
     "step_deadline": 5.0,
     "data": "other",
     "hidden": (3,),
@@ -237,7 +239,7 @@ def test_only_where_it_runs_and_what_is_kept_do_not_decide_the_bits(name: str) -
         changed = Config(seed=5)
     assert changed != Config()
     free = {"evaluate_every", "checkpoint_every", "keep_checkpoints", "workers", "threads_per_worker", "address"}
-    free |= {"on_nonfinite", "on_write_error", "step_deadline", "wait_for_workers"}
+    free |= {"on_nonfinite", "on_write_error", "resources", "step_deadline", "wait_for_workers"}
     assert (changed.deciding() == Config().deciding()) == (name in free)
 
 

@@ -165,6 +165,10 @@ class TestWorkers:
         assert over_ideal[0] > 1.25
         assert np.median(over_ideal[-5:]) < 1.15, over_ideal
 
+    def test_resources_that_no_node_has_are_refused(self) -> None:
+        with pytest.raises(InputError, match=r"resources asks for spot=0\.5 a worker, but the Ray cluster has 0 of it"):
+            distnum.train(**{**SMALL, "workers": 1}, resources={"spot": 0.5})
+
     def test_a_worker_that_hangs_while_it_starts_is_replaced(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.fuzz.readers import fuzz, readers
 
-NAMES = ["checkpoint", "slices", "idx", "idx.gz", "npz", "toml", "model", "metrics"]
+NAMES = ["checkpoint", "slices", "idx", "idx.gz", "npz", "toml", "model", "metrics", "scaling", "archive"]
 
 
 @pytest.mark.parametrize("name", NAMES)

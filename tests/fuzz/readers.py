@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import resource
+import tarfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,9 +20,12 @@ import distnum
 from distnum.checkpoints import CheckpointError, State, checkpoint_bytes, read_checkpoint, sealed, unsealed
 from distnum.config import Config, read_toml, write_toml
 from distnum.data import load_data, read_idx
-from distnum.errors import InputError
+from distnum.errors import InputError, TrainingError
+from distnum.experiments import ScalingFolder
 from distnum.models import load_model
 from distnum.runs import RunFolder, config_of
+from distnum.scaling import Measurement
+from distnum.submitting import _unpack
 
 MOST_BYTES = 2**30
 MOST_S = 10.0
@@ -71,7 +75,27 @@ def readers(folder: Path) -> dict[str, Reader]:
         ),
         "model": Reader(partial(_read_model, run), [(run / "model.safetensors").read_bytes()]),
         "metrics": Reader(partial(_read_rows, run), [(run / "metrics.jsonl").read_bytes()]),
+        "scaling": Reader(
+            partial(_read_file, "scaling.json", lambda path: ScalingFolder(path.parent, {"h": 1}).measurements),
+            [_scaling(folder)],
+        ),
+        "archive": Reader(lambda content, folder: _unpack(content, folder / "to"), [_archive(run)]),
     }
+
+
+def _scaling(folder: Path) -> bytes:
+    one = Measurement("strong", 1, 1, 1, 1, 2, *[0.25] * 11, 2, "ab", "2026-11-25T12:00:00+00:00")
+    made = ScalingFolder(folder / "scaling", {"h": 1})
+    made.add(one, {"cpu": "a processor"})
+    return made.json_file.read_bytes()
+
+
+def _archive(run: Path) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        archive.add(run / "config.toml", "config.toml")
+        archive.add(run / "checkpoints", "checkpoints")
+    return packed.getvalue()
 
 
 def _npz(save: Callable[..., None], x: np.ndarray, y: np.ndarray) -> bytes:
@@ -146,7 +170,7 @@ def fuzz(name: str, reader: Reader, n_inputs: int, folder: Path, seed: int = 0) 
         told = ""
         try:
             reader.read(content, place)
-        except (InputError, CheckpointError) as error:
+        except (InputError, CheckpointError, TrainingError) as error:
             told = str(error)
         assert "\n" not in told.strip(), told
         assert time.monotonic() - began < MOST_S, content
