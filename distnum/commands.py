@@ -206,24 +206,28 @@ def _scale(options: argparse.Namespace) -> int:
         raise InputError(f"out is {options.out!r}; an experiment is kept in a folder, not at a URI.")
     with _out_folder(options.out, "scaling") as name, redirect_stdout(sys.stderr):
         out = Path(name)
-        result = scale(
-            workers=numbers("workers"),
-            threads=numbers("threads") or (),
-            mode=options.mode,
-            steps=checked("steps", options.steps, whole(1)),
-            warmup=checked("warmup", options.warmup, whole(0)),
-            repeats=checked("repeats", options.repeats, whole(1)),
-            forecast=numbers("forecast") or (),
-            gbit_per_s=checked("gbit_per_s", options.gbit_per_s, real(above=0)),
-            out=out,
-            resume=options.resume,
-            config=config,
-            on_start=lambda n_nodes, n: say(f"distnum: {n} measurements on {n_nodes} node{'s'[: n_nodes > 1]} ..."),
-            on_measured=lambda one, n_left: say(
-                f"repeat {one.repeat}: {one.setting} worker{'s'[: one.workers > 1]}, {duration(one.step_s)} a step"
-                f" ({n_left} to go)"
-            ),
-        )
+        try:
+            result = scale(
+                workers=numbers("workers"),
+                threads=numbers("threads") or (),
+                mode=options.mode,
+                steps=checked("steps", options.steps, whole(1)),
+                warmup=checked("warmup", options.warmup, whole(0)),
+                repeats=checked("repeats", options.repeats, whole(1)),
+                forecast=numbers("forecast") or (),
+                gbit_per_s=checked("gbit_per_s", options.gbit_per_s, real(above=0)),
+                out=out,
+                resume=options.resume,
+                config=config,
+                on_start=lambda n_nodes, n: say(f"distnum: {n} measurements on {n_nodes} node{'s'[: n_nodes > 1]} ..."),
+                on_measured=lambda one, n_left: say(
+                    f"repeat {one.repeat}: {one.setting} worker{'s'[: one.workers > 1]}, {duration(one.step_s)} a step"
+                    f" ({n_left} to go)"
+                ),
+            )
+        except KeyboardInterrupt:
+            tell(f"distnum: interrupted; go on with --resume --out {shlex.quote(name)}, which has what was measured.")
+            return INTERRUPTED
         pictures = [out / "scaling.png", out / "scaling.svg"]
         try:
             for picture in pictures:
@@ -232,7 +236,7 @@ def _scale(options: argparse.Namespace) -> int:
             tell(f"distnum: no picture was drawn: {error}")
             pictures = []
     if options.json:
-        _print_json(result.to_dict() | {"folder": out})
+        _print_json(result.to_dict() | {"folder": name})
     elif not options.quiet:
         kept = ", ".join(str(path) for path in [out / "scaling.csv", out / "scaling.json", *pictures])
         _print(f"{scaling_report(result)}\n\nkept in   {kept}")

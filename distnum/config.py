@@ -152,7 +152,11 @@ class Config:
     """
 
     data: str = _field(
-        _TEXT, "mnist-10k, a folder of the four IDX files, or an .npz file", "mnist-10k", "DATA", NETWORK
+        _TEXT,
+        "mnist-10k, or the path or URI of a folder of the four IDX files or of an .npz file",
+        "mnist-10k",
+        "DATA",
+        NETWORK,
     )
     hidden: tuple[int, ...] = _field(
         _SIZES, "units of the hidden layers: 50, or 256,256, or none", (50,), "N,N", NETWORK

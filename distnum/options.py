@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
 
     train = _command(commands, "train", "train a network, by default on the digits in the package")
-    train.add_argument("--out", metavar="DIR", help="folder to keep the run in (default: runs/DATE-TIME)")
+    train.add_argument("--out", metavar="DIR", help="folder or URI to keep the run in (default: runs/DATE-TIME)")
     train.add_argument("--config", metavar="FILE", help="TOML file with fields to begin with; options override them")
     _add_config_options(train, [item.name for item in fields(Config)])
     _add_output_options(train)
@@ -65,7 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--invert", action="store_true", help="the picture is dark on light")
     predict.add_argument("--json", action="store_true", help="print one JSON object")
 
-    scale = _command(commands, "scale", "measure how the steps of a training scale with workers, and foretell")
+    scale = _command(
+        commands, "scale", "measure how the steps of a training scale with workers, and how they would go on"
+    )
     _add_scale_options(scale)
     names = [
         item.name for item in fields(Config) if item.name not in NOT_FOR_SCALE and item.metadata["group"] != KEEPING

@@ -21,6 +21,7 @@ from typing import Any
 from uuid import uuid4
 
 from distnum.errors import InputError
+from distnum.reaper import start_reaper
 
 __all__ = ["Mirror", "fetched", "is_uri"]
 
@@ -82,6 +83,7 @@ class Mirror:
         self._sent: dict[str, tuple[int, int]] = {}
         self._holder = uuid4().hex
         self._stop: threading.Event | None = None
+        self._reaper: Any = None
 
     # --- holding it ---------------------------------------------------------------
 
@@ -103,6 +105,8 @@ class Mirror:
         now = self._lock()
         if now is None or now.get("holder") != self._holder:
             raise InputError(f"run {self.uri!r} is in use: another distnum process is training in it.")
+        # Removes the folder here if this process is killed.
+        self._reaper = start_reaper(f"DISTNUM_MIRROR={self._holder}", str(self.folder))
         self._stop = threading.Event()
         threading.Thread(target=self._keep_beating, args=(self._stop,), daemon=True).start()
 
@@ -207,6 +211,9 @@ class Mirror:
                     self._fs.rm_file(f"{self._root}/{_LOCK}")
             self._stop = None
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self._reaper is not None:
+            self._reaper.communicate()
+            self._reaper = None
 
 
 def _state(path: Path) -> tuple[int, int]:

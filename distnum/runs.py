@@ -63,7 +63,12 @@ class RunFolder:
     @property
     def name(self) -> str:
         """What the user calls it: its folder or its URI."""
-        return str(self.path) if self._mirror is None else self._mirror.uri
+        return str(self.place)
+
+    @property
+    def place(self) -> Path | str:
+        """The folder, or the URI that it is mirrored to."""
+        return self.path if self._mirror is None else self._mirror.uri
 
     @property
     def config_file(self) -> Path:

@@ -84,7 +84,7 @@ class TrainResult:
     network: Network | None
     params_sha256: str
     seconds: dict[str, float]
-    folder: str | None
+    folder: Path | str | None
     config: Config = field(repr=False)
     events: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
@@ -305,7 +305,7 @@ def _train(
         network=job.network,
         params_sha256=params_sha256(params),
         seconds={"start": start_s, "steps": of_steps, "total": perf_counter() - began},
-        folder=run.name if run is not None else None,
+        folder=run.place if run is not None else None,
         config=config,
         events=keeper.events,
     )

@@ -8,6 +8,10 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
+# Before anything imports ray, which reads them once: the tests' own session asks for a token.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+
 # A busy machine is slow at any moment; the tests say nothing about speed.
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
@@ -16,8 +20,6 @@ hypothesis.settings.load_profile("patient")
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """A small session with more logical CPUs than the machine may have: the tests wait more than they compute."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
     ray.init(

@@ -311,7 +311,7 @@ class TestOnACluster:
         printed = capfd.readouterr().err
         assert "a cluster that asks for another token" in printed
         assert "not the one" not in printed
-        for variable in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
+        for variable in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
             monkeypatch.delenv(variable, raising=False)
         assert main(["submit", "--address", running.address, *TRAIN]) == 2
         monkeypatch.setattr(submitting, "_requirements", lambda: ["numpy>=99"])

@@ -13,6 +13,7 @@ import pytest
 
 import distnum
 from distnum import InputError
+from distnum.cli import main
 from distnum.experiments import ScalingFolder, scale
 from distnum.plots import plot_scaling
 from distnum.reports import scaling_report
@@ -309,6 +310,48 @@ def test_a_waiting_function_on_more_workers_than_cores(tmp_path: Path) -> None:
     kept = json.loads((tmp_path / "scaling.json").read_text())
     assert len(kept["measurements"]) == 9
     assert kept["model"]["coefficients"]["work_s"]["value"] > 0
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "scaling"
+    few = ["--workers", "1,2", "--steps", "2", "--warmup", "0", "--repeats", "1", "--hidden", "4", "--out", str(out)]
+    assert main(["scale", *few, "--forecast", "8"]) == 0
+    printed = capsys.readouterr()
+    assert "repeat 1: 2 workers" in printed.err
+    assert "forecast" in printed.out
+    assert {path.name for path in out.iterdir()} == {"scaling.csv", "scaling.json", "scaling.png", "scaling.svg"}
+    assert main(["scale", *few, "--resume", "--json"]) == 0  # nothing is missing
+    told = json.loads(capsys.readouterr().out)
+    assert told["folder"] == str(out)
+    assert [one["workers"] for one in told["summaries"]] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--workers", "1,x"], "workers is '1,x'; it must be whole numbers separated by commas"),
+        (["--workers", ""], "workers is empty"),
+        (["--threads", "0"], "threads holds 0"),
+        (["--steps", "none"], "steps is 'none'; it must be a whole number of at least 1"),
+        (["--mode", "both"], "mode is 'both'; it must be one of strong, weak"),
+        (["--resume"], "resume needs --out DIR"),
+        (["--out", "s3://bucket/x"], "an experiment is kept in a folder, not at a URI"),
+        (["--forecast", "-3"], "forecast is -3"),
+        (["--gbit-per-s", "0"], "gbit_per_s is '0'; it must be a finite number above 0"),
+        (["--learning-rate", "0"], "learning_rate is '0'"),
+    ],
+)
+def test_commands_that_cannot_be_are_refused(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["scale", *arguments]) == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.ray
