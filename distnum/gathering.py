@@ -22,7 +22,7 @@ from distnum.plan import Shard, make_shards, places_of
 from distnum.pools import Gathered, GradSlice, KeptSlices, first_part
 from distnum.ray_actor import Task, cause_of, reason_of
 from distnum.ray_workers import Call, RayWorker, RayWorkers
-from distnum.shared import Shared
+from distnum.shared import Board, Shared
 
 __all__ = ["Gathering", "Timing"]
 
@@ -91,6 +91,7 @@ class Gathering:
         turn: number of the gradient.
         step, params: where it is taken.
         kept: keeps what is finished.
+        board: for what workers find for each other, if they do.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class Gathering:
         step: int,
         params: Array,
         kept: KeptSlices | None,
+        board: Board | None = None,
     ) -> None:
         self._ray = ray
         self._timing = timing
@@ -115,6 +117,7 @@ class Gathering:
         self.costs = costs
         self._tiles, self._order = objective.tiles, objective.order
         self._shared = shared
+        self._board = None if board is None else (board.file, board.shape)
         self._sent = None
         if self._shared is None:
             self._sent = self._ray.put(params)
@@ -138,8 +141,11 @@ class Gathering:
 
     # --- handing out --------------------------------------------------------------
 
-    def give(self, worker: RayWorker, shard: Shard, n_lost: int = 0) -> bool:
-        """Give a worker a shard, or a first part of it if it takes long; returns False if nothing of it is left."""
+    def give(self, worker: RayWorker, shard: Shard, n_lost: int = 0, rank: float = 0.0) -> bool:
+        """Give a worker a shard, or a first part of it if it takes long; returns False if nothing of it is left.
+
+        ``rank`` is where among the workers this one is, from 0 to below 1.
+        """
         if not self._left.all():
             shard = shard[self._left[shard]]
         if not len(shard):
@@ -150,7 +156,9 @@ class Gathering:
         first = not self._asked_for_loss
         self._asked_for_loss = True
         file = self._shared.file if self._shared is not None else None
-        task = Task(self._turn, self._step, part, first, n < len(shard), file, self._workers.n_threads)
+        task = Task(
+            self._turn, self._step, part, first, n < len(shard), file, self._workers.n_threads, self._board, rank
+        )
         # As bytes, and so the answers: Ray takes a fraction of a millisecond to serialise each
         # argument and each array of another kind.
         ref = worker.actor.grad_slice.remote(pickle.dumps(task), self._sent)

@@ -13,7 +13,7 @@ import numpy as np
 
 from distnum.compiling import Kernel
 
-__all__ = ["classify", "largest_move", "list_units", "series_kernel", "sparse_product", "take_units"]
+__all__ = ["classify", "largest_move", "list_units", "series_kernel", "sparse_product", "take_in", "take_units"]
 
 
 @cache
@@ -133,6 +133,24 @@ def _take_units(values: Any, examples: Any, units: Any, counts: Any, taken: Any)
             taken[row, j] = values[examples[row], units[row, j]]
 
 
+def _take_in(z: Any, inputs: Any, farthest: Any, counts: Any) -> None:
+    one = z.dtype.type(1)
+    n_in = z.shape[1]
+    farthest[:] = one
+    counts[:] = 0
+    # Some inputs at a time, so that a line of memory is read once for all of them.
+    for start in range(0, n_in, 8):
+        stop = min(start + 8, n_in)
+        for example in range(len(z)):
+            for i in range(start, stop):
+                value = z[example, i]
+                inputs[i, example] = value
+                farthest[example] = max(farthest[example], abs(value))
+                counts[i] += value != 0
+    inputs[n_in] = one
+    counts[n_in] = len(z)
+
+
 def _sparse_product(x: Any, weights: Any, biases: Any, product: Any) -> None:
     zero = x.dtype.type(0)
     n_out = weights.shape[1]
@@ -178,6 +196,13 @@ along the directions ``v (1 or n_examples, n_outputs, n_units)``."""
 
 list_units = Kernel(_list_units)
 """Write the numbers of the chosen units of each example, one after the other, and how many they are."""
+
+take_in = Kernel(_take_in)
+"""Lay out a layer's inputs ``z (n_examples, n_in)``, and ones for the bias, in ``inputs (n_in + 1, n_examples)``.
+
+Tells the largest of each example by size, ``farthest (n_examples,)``, and of how many examples
+each is not zero, ``counts (n_in + 1,)``.
+"""
 
 take_units = Kernel(_take_units)
 """Write a value ``(all examples, n_units)`` for each of these units of these examples."""

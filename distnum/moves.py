@@ -57,6 +57,7 @@ class BasePoint:
         params: all of them, flat.
         inputs: of the layers, with ones for the bias, shape ``(n_in + 1, n_examples)``.
         preactivations: of the layers, shape ``(n_examples, n_out)``; the last are the outputs.
+        farthest_inputs: the largest input of each example, by size, of the layers, ``(n_examples,)``.
         loss: the loss at the outputs.
     """
 
@@ -66,6 +67,7 @@ class BasePoint:
     params: Array
     inputs: list[Array]
     preactivations: list[Array]
+    farthest_inputs: list[Array]
     loss: LossPoint
 
     @property
@@ -85,11 +87,6 @@ class BasePoint:
     def weight_sizes(self) -> list[Array]:
         """Their absolute values; the first layer's, which nobody asks for, are left out."""
         return [weights[:0] if number == 0 else np.abs(weights) for number, weights in enumerate(self.weights)]
-
-    @cached_property
-    def farthest_inputs(self) -> list[Array]:
-        """The largest input of each example, by size, for each layer."""
-        return [np.maximum(z.max(axis=0), -z.min(axis=0)) for z in self.inputs]
 
     def activation(self, number: int) -> Activation:
         """After a layer; the last one's outputs are taken as they are."""

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from distnum.errors import InputError, NotFiniteError
 from distnum.plan import Shard, Tiles, even_tiles, indices_of
 from distnum.schemes import default_h, get_scheme, representable_h
+from distnum.shared import Others
 
 __all__ = ["BlackBox", "Layout", "LossFunction", "Objective", "Point", "check_takes"]
 
@@ -95,10 +96,16 @@ class Objective(Protocol):
         """
         ...
 
-    def at(self, params: Array, batch: Any, n_threads: int = 1) -> Point:
+    @property
+    def n_shareable(self) -> int:
+        """Numbers for each example that workers of one machine can find for each other; 0 if there are none."""
+        ...
+
+    def at(self, params: Array, batch: Any, n_threads: int = 1, others: Others | None = None) -> Point:
         """The objective at ``params``, shape ``(n_params,)``, and a batch.
 
-        If it is not ``thread_safe`` it takes no notice of ``n_threads``.
+        If it is not ``thread_safe`` it takes no notice of ``n_threads``; ``others`` may have found
+        already what it would find.
         """
         ...
 
@@ -240,7 +247,9 @@ class BlackBox:
         """An index costs as much as any other."""
         return np.diff(self.tiles).astype(np.float64)
 
-    def at(self, params: Array, batch: Any, n_threads: int = 1) -> BlackBoxPoint:
+    n_shareable = 0
+
+    def at(self, params: Array, batch: Any, n_threads: int = 1, others: Others | None = None) -> BlackBoxPoint:
         return BlackBoxPoint(self, params, batch)
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from distnum.blas import single_threaded_blas
 from distnum.objectives import Objective, Point
 from distnum.plan import Shard, all_tiles, places_of
+from distnum.shared import Others
 
 __all__ = ["BatchAt", "Closing", "Gathered", "GradSlice", "KeptSlices", "Pool", "SerialPool", "Worker", "first_part"]
 
@@ -107,7 +108,14 @@ class Worker:
         self._point: Point | None = None
 
     def grad_slice(
-        self, turn: int, step: int, params: Array, shard: Shard, first: bool, more: bool = False
+        self,
+        turn: int,
+        step: int,
+        params: Array,
+        shard: Shard,
+        first: bool,
+        more: bool = False,
+        others: Others | None = None,
     ) -> GradSlice:
         """The slice of a shard at a step's batch.
 
@@ -117,13 +125,14 @@ class Worker:
             shard: its tiles.
             first: whether to tell what is known of the whole, too.
             more: whether another slice of the same gradient will be asked for.
+            others: who else is at this gradient.
         """
         started, busy = perf_counter(), process_time()
         point = self._point if turn == self._turn else None
         if point is None:
             if not params.flags.writeable and not self._objective.thread_safe:
                 params = params.copy()  # a black box is differenced in place
-            point = self._objective.at(params, self._batch_at(step), self.n_threads)
+            point = self._objective.at(params, self._batch_at(step), self.n_threads, others)
         before = None if point.group_s is None else point.group_s.copy()
         values = point.grad_slice(shard)
         group_s = None if point.group_s is None or before is None else point.group_s - before

@@ -27,10 +27,11 @@ products of matrices have the same shapes for every shard.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
+from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +41,9 @@ from distnum.networks import Network
 from distnum.pipeline import Portion, follow, on_threads
 from distnum.plan import Shard, Tiles, even_tiles, indices_of
 from distnum.schemes import get_scheme
+from distnum.shared import Others
 
-__all__ = ["Propagation", "PropagationPoint"]
+__all__ = ["Propagation", "PropagationPoint", "forward_blocks"]
 
 Array = NDArray[np.floating]
 
@@ -52,6 +54,8 @@ _TILES_PER_LAYER = 400
 _GROUP_UNITS = 128
 # Examples of a forward pass that one thread makes.
 _FORWARD_EXAMPLES = 128
+# How long to wait for blocks that others pass forward: so many times what one's own have taken, and seconds.
+_PATIENCE_FACTOR, _PATIENCE_S = 0.5, 0.002
 # Share of nonzero inputs up to which passing over the zeros is faster than a dense product.
 _SPARSE = 0.3
 # Moves (example, input, unit) that a thread is worth being woken for.
@@ -171,38 +175,103 @@ class Propagation:
 
     thread_safe = True
 
-    def at(self, params: Array, batch: tuple[Array, NDArray[np.generic]], n_threads: int = 1) -> PropagationPoint:
+    @property
+    def n_shareable(self) -> int:
+        """Numbers of a forward pass for each example that workers can find for each other."""
+        return sum(self.network.sizes[1:])
+
+    def at(
+        self,
+        params: Array,
+        batch: tuple[Array, NDArray[np.generic]],
+        n_threads: int = 1,
+        others: Others | None = None,
+    ) -> PropagationPoint:
         """One forward pass; what it gives can be asked for any tile's slice."""
         x, y = batch
         with np.errstate(over="ignore", invalid="ignore"):  # whoever asked checks what is finite
-            inputs, preactivations = self._forward(params, x.astype(params.dtype, copy=False), n_threads)
-            return PropagationPoint(self, params, inputs, preactivations, y, n_threads)
+            passed = self._forward(params, np.ascontiguousarray(x, params.dtype), n_threads, others)
+            return PropagationPoint(self, params, passed, y, n_threads)
 
-    def _forward(self, params: Array, x: Array, n_threads: int) -> tuple[list[Array], list[Array]]:
-        """What goes into the layers, ``(n_in + 1, n_examples)`` with ones for the bias, and comes out of them."""
+    def _forward(self, params: Array, x: Array, n_threads: int, others: Others | None) -> _Forward:
         from distnum import layouts
 
         layers = self.network.layers
-        inputs = [np.empty((layer.n_rows, len(x)), params.dtype) for layer in layers]
-        preactivations = [np.empty((len(x), layer.n_out), params.dtype) for layer in layers]
-        sparse = np.count_nonzero(x) < _SPARSE * x.size
+        # In blocks whatever the number of threads: how a product rounds may depend on its shape.
+        blocks = forward_blocks(len(x))
+        passed = _Forward(
+            inputs=[np.empty((layer.n_rows, len(x)), params.dtype) for layer in layers],
+            preactivations=[np.empty((len(x), layer.n_out), params.dtype) for layer in layers],
+            farthest=[np.empty(len(x), params.dtype) for _ in layers],
+            counts=[np.empty((len(blocks), layer.n_rows), np.int64) for layer in layers],
+        )
+        sparse = np.count_nonzero(x[blocks[0]]) < _SPARSE * x[blocks[0]].size
 
-        def forward(block: slice) -> None:
+        def forward(index: int, found: Array | None = None) -> None:
+            """A block of examples; where its pre-activations are known, what they give."""
+            block, start = blocks[index], 0
             z = x[block]
             for number, layer in enumerate(layers):
-                rows, a = layer.rows(params), preactivations[number][block]
-                inputs[number][:-1, block] = z.T
-                inputs[number][-1, block] = 1
-                if number == 0 and sparse:
+                rows, a = layer.rows(params), passed.preactivations[number][block]
+                farthest, counts = passed.farthest[number][block], passed.counts[number][index]
+                layouts.take_in(z, passed.inputs[number][:, block], farthest, counts)
+                if found is not None:
+                    a[:] = found[:, start : start + layer.n_out]
+                    start += layer.n_out
+                elif number == 0 and sparse:
                     layouts.sparse_product(z, rows[:-1], rows[-1], a)
                 else:
                     np.add(z @ rows[:-1], rows[-1], out=a)
                 z = self.network.activation.value(a)
 
-        # In blocks whatever the number of threads: how a product rounds may depend on its shape.
-        blocks = [slice(i, i + _FORWARD_EXAMPLES) for i in range(0, len(x), _FORWARD_EXAMPLES)]
-        on_threads(n_threads, forward, blocks)
-        return inputs, preactivations
+        if others is None or n_threads > 1 or not others.fits(len(x)):
+            on_threads(n_threads, forward, range(len(blocks)))
+        else:
+            _forward_with(others, blocks, forward, passed.preactivations)
+        return passed
+
+
+@dataclass(frozen=True)
+class _Forward:
+    """What a forward pass went through, layer by layer.
+
+    Attributes:
+        inputs: shape ``(n_in + 1, n_examples)``, with ones for the bias.
+        preactivations: shape ``(n_examples, n_out)``.
+        farthest: the largest input of each example, by size, shape ``(n_examples,)``.
+        counts: of how many examples of each block each input is not zero, ``(n_blocks, n_in + 1)``.
+    """
+
+    inputs: list[Array]
+    preactivations: list[Array]
+    farthest: list[Array]
+    counts: list[NDArray[np.int64]]
+
+
+def forward_blocks(n_examples: int) -> list[slice]:
+    """The examples of a batch in blocks that are passed forward together."""
+    return [slice(i, min(i + _FORWARD_EXAMPLES, n_examples)) for i in range(0, n_examples, _FORWARD_EXAMPLES)]
+
+
+def _forward_with(
+    others: Others, blocks: list[slice], forward: Callable[..., None], preactivations: list[Array]
+) -> None:
+    """Pass the blocks forward that nobody else does, and take over what the others have found."""
+    board, turn = others.board, others.turn
+    first = int(others.rank * len(blocks))
+    missing = []
+    began = perf_counter()
+    for number in [*range(first, len(blocks)), *range(first)]:
+        if board.take(turn, number):
+            forward(number)
+            found = np.concatenate([a[blocks[number]] for a in preactivations], axis=1)
+            board.put(turn, number, blocks[number], found)
+        else:
+            missing.append(number)
+    # Who is not much slower than this one has its blocks by then.
+    until = perf_counter() + _PATIENCE_FACTOR * (perf_counter() - began) + _PATIENCE_S
+    for number in missing:
+        forward(number, board.get(turn, number, blocks[number], until))
 
 
 class PropagationPoint:
@@ -218,11 +287,11 @@ class PropagationPoint:
         self,
         objective: Propagation,
         params: Array,
-        inputs: list[Array],
-        preactivations: list[Array],
+        passed: _Forward,
         targets: NDArray[np.generic],
         n_threads: int,
     ) -> None:
+        preactivations = passed.preactivations
         self._n_threads = n_threads
         self._objective = objective
         self._network = network = objective.network
@@ -233,16 +302,14 @@ class PropagationPoint:
             scheme=objective.scheme,
             h=params.dtype.type(objective.h),
             params=params,
-            inputs=inputs,
+            inputs=passed.inputs,
             preactivations=preactivations,
+            farthest_inputs=passed.farthest,
             loss=network.loss_function.at(preactivations[-1], targets),
         )
+        # For each layer how many examples move each of its rows.
+        self._pairs = [counts.sum(axis=0) for counts in passed.counts]
         self.loss = float(network.loss_function.values(preactivations[-1], targets).mean())
-
-    @cached_property
-    def _pairs(self) -> list[NDArray[np.int64]]:
-        """For each layer how many examples move each of its rows."""
-        return [np.count_nonzero(z, axis=1) for z in self._base.inputs]
 
     @cached_property
     def costs(self) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ from distnum.objectives import Objective
 from distnum.plan import Shard, places_of
 from distnum.pools import BatchAt, Worker
 from distnum.ray_session import first_line
-from distnum.shared import Shared
+from distnum.shared import Board, Others, Shared
 
 __all__ = ["Setup", "Task", "actor_class", "cause_of", "reason_of"]
 
@@ -44,7 +44,10 @@ class Setup:
 
 @dataclass(frozen=True)
 class Task:
-    """A shard of a gradient; the parameters come beside it, or stand in the shared file."""
+    """A shard of a gradient; the parameters come beside it, or stand in the shared file.
+
+    ``board`` and ``rank`` are for what workers find for each other; see ``Board``.
+    """
 
     turn: int
     step: int
@@ -53,6 +56,8 @@ class Task:
     more: bool
     file: Path | None
     n_threads: int
+    board: tuple[Path, tuple[int, int, int]] | None
+    rank: float
 
 
 def actor_class() -> type:
@@ -65,6 +70,7 @@ def actor_class() -> type:
             self._setup = setup
             self._worker = Worker(setup.objective, setup.batch_at, setup.n_threads)
             self._shared: Shared | None = None
+            self._board: Board | None = None
             self._places: tuple[Shard, Any] = np.empty(0, np.int64), slice(0)
 
         def ready(self) -> tuple[int, str, str]:
@@ -83,13 +89,23 @@ def actor_class() -> type:
                 params.flags.writeable = False
             assert params is not None
             self._worker.n_threads = asked.n_threads
-            found = self._worker.grad_slice(asked.turn, asked.step, params, asked.shard, asked.first, asked.more)
+            found = self._worker.grad_slice(
+                asked.turn, asked.step, params, asked.shard, asked.first, asked.more, self._others(asked)
+            )
             if shared is not None:
                 if not np.array_equal(self._places[0], asked.shard):  # most steps ask for the same
                     self._places = asked.shard, places_of(objective.tiles, asked.shard, objective.order)
                 shared.grad(asked.turn)[self._places[1]] = found.values
                 found = replace(found, values=found.values[:0])
             return pickle.dumps(found, pickle.HIGHEST_PROTOCOL)
+
+        def _others(self, asked: Task) -> Others | None:
+            if asked.board is None:
+                return None
+            file, shape = asked.board
+            if self._board is None or self._board.file != file:
+                self._board = Board(file, self._setup.dtype, *shape)
+            return Others(self._board, asked.turn, asked.rank)
 
         def _attach(self, file: Path | None) -> Shared | None:
             if file is None:

@@ -18,10 +18,11 @@ from distnum.gathering import Gathering, Timing
 from distnum.objectives import Objective
 from distnum.plan import Shard, all_tiles, make_shards
 from distnum.pools import BatchAt, Closing, Gathered, KeptSlices
+from distnum.propagation import forward_blocks
 from distnum.ray_actor import Setup
 from distnum.ray_session import ray_session
 from distnum.ray_workers import RayWorker, RayWorkers
-from distnum.shared import Shared
+from distnum.shared import Board, Shared
 
 __all__ = ["RayPool", "WorkerCounts"]
 
@@ -101,6 +102,8 @@ class RayPool(Closing):
         self._n_steps_with_losses = 0
         self._workers: RayWorkers | None = None
         self._shared: Shared | None = None
+        self._board: Board | None = None
+        self._board_shape: tuple[int, int, int] | None = None
         self._session = contextlib.ExitStack()
         try:
             asked = n_asked if n_asked is not None else 1 if callable(n_workers) else n_workers
@@ -122,7 +125,10 @@ class RayPool(Closing):
                         f"{self._ray.cluster_resources().get(name, 0):g} of it; it has {there}."
                     )
             setup = self._put(Setup(objective, batch_at, self.n_threads, self._dtype, warm_up))
-            self._shared = Shared.create(self._folder, self._dtype, objective.n_params)
+            if objective.n_shareable and counts.most > 1 and self._folder is not None:
+                n_examples = len(batch_at(1)[0])
+                self._board_shape = n_examples, objective.n_shareable, len(forward_blocks(n_examples))
+            self._make_files()
             self._workers = RayWorkers(
                 ray,
                 setup,
@@ -139,6 +145,15 @@ class RayPool(Closing):
         except BaseException:
             self.close()
             raise
+
+    def _make_files(self) -> None:
+        """New files for what is shared on this machine, in place of those that there are."""
+        for old in (self._shared, self._board):
+            if old is not None:
+                old.remove()
+        self._shared = Shared.create(self._folder, self._dtype, self._objective.n_params)
+        if self._board_shape is not None:
+            self._board = Board.create(self._folder, self._dtype, *self._board_shape)
 
     def _counts(self, counts_of: Callable[[int, int], WorkerCounts]) -> WorkerCounts:
         return counts_of(self.n_cpus, sum(1 for node in self._ray.nodes() if node["Alive"]))
@@ -243,10 +258,9 @@ class RayPool(Closing):
         while not workers.idle:
             workers.wait_for_one(step, self._timing.deadline)
         idle = workers.idle
-        if len(idle) < len(workers.working) and self._shared is not None:
-            # Somebody is at an earlier turn still, and may write into its file at any time.
-            self._shared.remove()
-            self._shared = Shared.create(self._folder, self._dtype, self._objective.n_params)
+        if len(idle) < len(workers.working):
+            # Somebody is at an earlier turn still, and may write into its files at any time.
+            self._make_files()
         planned_for, shards = self._planned
         if planned_for != idle:
             shards = self._shards(costs, idle)
@@ -262,10 +276,11 @@ class RayPool(Closing):
             step,
             params,
             kept,
+            self._board if len(idle) > 1 else None,
         )
         laid_out = perf_counter()
-        for worker, shard in zip(idle, shards, strict=True):
-            gathering.give(worker, shard)
+        for number, (worker, shard) in enumerate(zip(idle, shards, strict=True)):
+            gathering.give(worker, shard, rank=number / len(idle))
         asked = perf_counter()
         meanwhile()
         found = gathering.collect()

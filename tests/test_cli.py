@@ -139,6 +139,14 @@ def test_a_config_file_is_used_again_and_options_go_before_it(tmp_path: Path) ->
     assert first == second != third
 
 
+@pytest.mark.ray
+def test_large_batches_get_the_same_bits_on_workers_that_share_the_forward_pass(tmp_path: Path) -> None:
+    options = ["--steps", "4", "--hidden", "12,9", "--batch-size", "500", "--quiet"]
+    for workers in ("0", "3"):
+        assert run("train", *options, "--workers", workers, "--out", workers, cwd=tmp_path).returncode == 0
+    assert sha256(tmp_path / "3") == sha256(tmp_path / "0")
+
+
 def test_plot_draws_pictures(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="pictures need the extra 'plots'")
     run("train", "--workers", "0", "--steps", "3", "--out", "run", "--quiet", cwd=tmp_path)

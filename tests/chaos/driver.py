@@ -10,7 +10,7 @@ from typing import Any
 
 import distnum
 
-OPTIONS: dict[str, Any] = {"hidden": (60,), "batch_size": 60, "optimizer": "adam", "learning_rate": 0.002}
+OPTIONS: dict[str, Any] = {"hidden": (60,), "batch_size": 200, "optimizer": "adam", "learning_rate": 0.002}
 OPTIONS |= {"checkpoint_every": 10, "step_deadline": 2.0, "wait_for_workers": 60.0}
 
 

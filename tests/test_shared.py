@@ -1,0 +1,78 @@
+"""What workers of one machine find for each other has the bits that each would find alone."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import pytest
+
+from distnum.data import batch_at, load_data
+from distnum.networks import Network
+from distnum.propagation import Propagation, forward_blocks
+from distnum.shared import Board, Others
+
+N_EXAMPLES = 400
+DTYPE = np.dtype(np.float64)
+OBJECTIVE = Propagation(Network((784, 9, 7, 10)))
+PARAMS = OBJECTIVE.network.initial_params()
+BATCH = batch_at(load_data(), 0, N_EXAMPLES, np.float64, 1)
+SHAPE = N_EXAMPLES, OBJECTIVE.n_shareable, len(forward_blocks(N_EXAMPLES))
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Board:
+    made = Board.create(tmp_path, DTYPE, *SHAPE)
+    if made is None:
+        pytest.skip("this kind of processor does not show writes in their order")
+    return made
+
+
+def gradient(others: Others | None, params: np.ndarray = PARAMS) -> np.ndarray:
+    return OBJECTIVE.at(params, BATCH, 1, others).grad_slice(np.arange(len(OBJECTIVE.tiles) - 1))
+
+
+def test_several_at_once_get_the_bits_of_one_alone(board: Board) -> None:
+    expected = gradient(None)
+    boards = [board, *(Board(board.file, DTYPE, *SHAPE) for _ in range(2))]
+    with ThreadPoolExecutor(3) as threads:
+        for turn in range(1, 6):
+            others = [Others(one, turn, number / 3) for number, one in enumerate(boards)]
+            for found in threads.map(gradient, others):
+                np.testing.assert_array_equal(found, expected)
+    # All blocks were found, in both places.
+    assert (board._flags[:, 1] >= 4).all()
+
+
+def test_what_others_have_found_is_taken_over(board: Board) -> None:
+    gradient(Others(board, 1, 0.0))
+    board._numbers[1] += 1  # which nobody would find
+    assert not np.array_equal(gradient(Others(board, 1, 0.0)), gradient(None))
+    # It is of that turn alone, though the place is used again.
+    np.testing.assert_array_equal(gradient(Others(board, 3, 0.0)), gradient(None))
+
+
+def test_who_has_taken_a_block_and_does_not_come_is_not_waited_for(board: Board) -> None:
+    for number in range(1, SHAPE[2]):
+        assert board.take(1, number)
+        assert not board.take(1, number)
+    began = perf_counter()
+    np.testing.assert_array_equal(gradient(Others(board, 1, 0.5)), gradient(None))
+    assert perf_counter() - began < 20
+    # It comes late, in the same turn, with the same bits.
+    np.testing.assert_array_equal(gradient(Others(board, 1, 0.0)), gradient(None))
+
+
+def test_a_batch_of_another_size_is_passed_forward_alone(board: Board) -> None:
+    x, y = BATCH
+    point = OBJECTIVE.at(PARAMS, (x[:150], y[:150]), 1, Others(board, 1, 0.0))
+    assert point.loss == OBJECTIVE.at(PARAMS, (x[:150], y[:150])).loss
+    assert not board._flags.any()
+
+
+def test_there_is_no_board_where_it_is_of_no_use(tmp_path: Path) -> None:
+    assert Board.create(None, DTYPE, *SHAPE) is None
+    assert Board.create(tmp_path, DTYPE, 100, 10, 1) is None
+    assert Board.create(tmp_path, DTYPE, 10_000_000, 10, 9) is None
