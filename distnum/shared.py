@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,17 +37,19 @@ class Shared:
         dtype, n_params: of the parameters.
     """
 
-    def __init__(self, file: Path, dtype: np.dtype[Any], n_params: int, new: bool = False) -> None:
+    def __init__(self, file: Path, dtype: np.dtype[Any], n_params: int) -> None:
         self.file = file
-        whole = np.memmap(file, dtype, "w+" if new else "r+", shape=(_N_PLACES, n_params))
+        whole = np.memmap(file, dtype, "r+", shape=(_N_PLACES, n_params))
         self._places = np.asarray(whole)
 
     @classmethod
     def create(cls, folder: Path | None, dtype: np.dtype[Any], n_params: int) -> Shared | None:
-        """A new file in a folder; None where there is no folder, or the file would be too large for this."""
-        if folder is None or _N_PLACES * dtype.itemsize * n_params > _MOST_BYTES:
+        """A new file in a folder; None where there is no folder, no room, or the file would be too large for this."""
+        n_bytes = _N_PLACES * dtype.itemsize * n_params
+        if folder is None or n_bytes > _MOST_BYTES:
             return None
-        return cls(folder / f"shared-{uuid4().hex}", dtype, n_params, new=True)
+        file = folder / f"shared-{uuid4().hex}"
+        return cls(file, dtype, n_params) if _reserve(file, n_bytes) else None
 
     def params(self, turn: int) -> Array:
         """Where the parameters of a turn stand."""
@@ -89,13 +92,13 @@ class Board:
     def create(
         cls, folder: Path | None, dtype: np.dtype[Any], n_examples: int, n_numbers: int, n_blocks: int
     ) -> Board | None:
-        """A new file in a folder; None where there is no folder, or no use in one."""
+        """A new file in a folder; None where there is no folder, no room, or no use in one."""
         n_bytes = 2 * n_examples * n_numbers * dtype.itemsize
         if folder is None or n_blocks < 2 or n_bytes > _MOST_BYTES or platform.machine() not in _ORDERED:
             return None
         file = folder / f"board-{uuid4().hex}"
-        with file.open("wb") as made:
-            made.truncate(2 * 2 * n_blocks * 8 + n_bytes)
+        if not _reserve(file, 2 * 2 * n_blocks * 8 + n_bytes):
+            return None
         return cls(file, dtype, n_examples, n_numbers, n_blocks)
 
     def take(self, turn: int, block: int) -> bool:
@@ -124,6 +127,23 @@ class Board:
         """Remove the file; who has it open keeps it."""
         with contextlib.suppress(OSError):  # its folder may be gone
             self.file.unlink()
+
+
+def _reserve(file: Path, n_bytes: int) -> bool:
+    """Make a file of so many zeros; returns whether there is room for it.
+
+    Without the room, a write into the mapped file would end the process.
+    """
+    try:
+        with file.open("wb") as made:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(made.fileno(), 0, n_bytes)
+            else:
+                made.truncate(n_bytes)
+    except OSError:
+        file.unlink(missing_ok=True)
+        return False
+    return True
 
 
 @dataclass(frozen=True)

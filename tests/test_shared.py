@@ -12,7 +12,7 @@ import pytest
 from distnum.data import batch_at, load_data
 from distnum.networks import Network
 from distnum.propagation import Propagation, forward_blocks
-from distnum.shared import Board, Others
+from distnum.shared import Board, Others, Shared
 
 N_EXAMPLES = 400
 DTYPE = np.dtype(np.float64)
@@ -70,6 +70,16 @@ def test_a_batch_of_another_size_is_passed_forward_alone(board: Board) -> None:
     point = OBJECTIVE.at(PARAMS, (x[:150], y[:150]), 1, Others(board, 1, 0.0))
     assert point.loss == OBJECTIVE.at(PARAMS, (x[:150], y[:150])).loss
     assert not board._flags.any()
+
+
+def test_what_is_shared_needs_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    assert Board.create(tmp_path, DTYPE, *SHAPE) is None
+    assert Shared.create(tmp_path, DTYPE, 10) is None
+    assert not list(tmp_path.iterdir())
 
 
 def test_there_is_no_board_where_it_is_of_no_use(tmp_path: Path) -> None:
