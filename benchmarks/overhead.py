@@ -55,7 +55,7 @@ class IdlePropagation(Propagation):
     def any_costs(self) -> np.ndarray:
         return np.ones(len(self.tiles) - 1)
 
-    def at(self, params: np.ndarray, batch: Any, n_threads: int = 1) -> Any:
+    def at(self, params: np.ndarray, batch: Any, n_threads: int = 1, others: Any = None) -> Any:
         return _IdlePoint(self, params, batch)
 
 
