@@ -331,8 +331,8 @@ def fit_model(
     k = np.array([setting.workers for setting in draws], np.float64)
     if len(k) < 2:
         raise InputError(
-            f"there are {len(k)} numbers of workers that a model can be fitted on; it needs at least 2 that have no "
-            "more busy threads than there are cores."
+            f"a model needs at least 2 numbers of workers that have no more busy threads than there are cores; it has "
+            f"{len(k)}."
         )
     weak = chosen[0].mode == "weak"
     nodes = [next(one.nodes for one in chosen if one.setting == setting) for setting in draws]

@@ -119,7 +119,7 @@ def test_settings_with_too_few_cores_are_marked_and_left_out() -> None:
     assert not measured(2, busy=1.0, cores=2).oversubscribed
     both = [measured(k, r) for r in (1, 2) for k in (1, 2)] + crowded
     assert fit_model(both, even, 8, Network()).measured == (1, 2)
-    with pytest.raises(InputError, match=r"there are 1 numbers of workers that a model can be fitted on"):
+    with pytest.raises(InputError, match=r"a model needs at least 2 numbers of workers .*; it has 1\."):
         fit_model([measured(1), *crowded], even, 8, Network())
 
 
