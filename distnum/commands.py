@@ -296,8 +296,9 @@ def _submit(options: argparse.Namespace) -> int:
     try:
         code = cluster.follow(number, _write)
     except KeyboardInterrupt:
-        there = f"--address {address} --"
-        tell(f"distnum: job {number} goes on. See it with: distnum submit {there}follow {number}; end it: {there}stop")
+        submit = f"distnum submit --address {address}"
+        tell(f"distnum: job {number} goes on. Follow it with: {submit} --follow {number}")
+        tell(f"distnum: or end it with: {submit} --stop {number}")
         return INTERRUPTED
     if code == INTERRUPTED:
         tell(f"distnum: job {number} was stopped.")
@@ -322,18 +323,18 @@ def _submitted_command(options: argparse.Namespace) -> list[str]:
     if "address" in changes:
         raise InputError("address is given twice; the command runs on the cluster that it is submitted to.")
     name = getattr(asked, "config", None)
-    if name is None:
-        of_config = {key: v for key, v in changes.items() if command != "scale" or key not in NOT_FOR_SCALE}
-        Config().with_changes(of_config)  # refuses here what would be refused there
-        return [command, *rest]
-    config = _config(asked)
+    config = Config() if name is None else _config(asked)
+    ignored = NOT_FOR_SCALE if command == "scale" else ()
+    # Refuses here what would be refused there.
+    config.with_changes({key: value for key, value in changes.items() if key not in ignored})
     for flag in ("--config", f"--config={name}"):
         while flag in rest:
             at = rest.index(flag)
             del rest[at : at + (2 if flag == "--config" else 1)]
     spelled = []
+    defaults = Config().to_dict()
     for key, value in config.to_dict().items():
-        if value != Config().to_dict().get(key) and not (command == "scale" and key in NOT_FOR_SCALE):
+        if value != defaults.get(key) and key not in ignored:
             text = ",".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
             spelled += [f"--{key.replace('_', '-')}", text]
     return [command, *spelled, *rest]

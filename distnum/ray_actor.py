@@ -19,7 +19,7 @@ from distnum.pools import BatchAt, Worker
 from distnum.ray_session import first_line
 from distnum.shared import Board, Others, Shared
 
-__all__ = ["Setup", "Task", "actor_class", "cause_of", "reason_of"]
+__all__ = ["DistnumWorker", "Setup", "Task", "cause_of", "reason_of"]
 
 Array = NDArray[np.floating]
 
@@ -60,62 +60,59 @@ class Task:
     rank: float
 
 
-def actor_class() -> type:
-    class DistnumWorker:
-        """A ``Worker`` in a process of its own."""
+class DistnumWorker:
+    """A ``Worker`` in a process of its own."""
 
-        def __init__(self, setup: Setup) -> None:
-            self._blas = single_threaded_blas()
-            self._blas.__enter__()
-            self._setup = setup
-            self._worker = Worker(setup.objective, setup.batch_at, setup.n_threads)
-            self._shared: Shared | None = None
-            self._board: Board | None = None
-            self._places: tuple[Shard, Any] = np.empty(0, np.int64), slice(0)
+    def __init__(self, setup: Setup) -> None:
+        self._blas = single_threaded_blas()
+        self._blas.__enter__()
+        self._setup = setup
+        self._worker = Worker(setup.objective, setup.batch_at, setup.n_threads)
+        self._shared: Shared | None = None
+        self._board: Board | None = None
+        self._places: tuple[Shard, Any] = np.empty(0, np.int64), slice(0)
 
-        def ready(self) -> tuple[int, str, str]:
-            import ray
+    def ready(self) -> tuple[int, str, str]:
+        import ray
 
-            if self._setup.warm_up is not None:
-                self._worker.warm_up(self._setup.warm_up)
-            return os.getpid(), ray.get_runtime_context().get_node_id(), platform.node()
+        if self._setup.warm_up is not None:
+            self._worker.warm_up(self._setup.warm_up)
+        return os.getpid(), ray.get_runtime_context().get_node_id(), platform.node()
 
-        def grad_slice(self, task: bytes, params: Array | None) -> bytes:
-            asked: Task = pickle.loads(task)
+    def grad_slice(self, task: bytes, params: Array | None) -> bytes:
+        asked: Task = pickle.loads(task)
+        objective = self._setup.objective
+        shared = self._attach(asked.file)
+        if shared is not None:
+            params = shared.params(asked.turn).view()
+            params.flags.writeable = False
+        assert params is not None
+        self._worker.n_threads = asked.n_threads
+        found = self._worker.grad_slice(
+            asked.turn, asked.step, params, asked.shard, asked.first, asked.more, self._others(asked)
+        )
+        if shared is not None:
+            if not np.array_equal(self._places[0], asked.shard):  # most steps ask for the same
+                self._places = asked.shard, places_of(objective.tiles, asked.shard, objective.order)
+            shared.grad(asked.turn)[self._places[1]] = found.values
+            found = replace(found, values=found.values[:0])
+        return pickle.dumps(found, pickle.HIGHEST_PROTOCOL)
+
+    def _others(self, asked: Task) -> Others | None:
+        if asked.board is None:
+            return None
+        file, shape = asked.board
+        if self._board is None or self._board.file != file:
+            self._board = Board(file, self._setup.dtype, *shape)
+        return Others(self._board, asked.turn, asked.rank)
+
+    def _attach(self, file: Path | None) -> Shared | None:
+        if file is None:
+            return None
+        if self._shared is None or self._shared.file != file:
             objective = self._setup.objective
-            shared = self._attach(asked.file)
-            if shared is not None:
-                params = shared.params(asked.turn).view()
-                params.flags.writeable = False
-            assert params is not None
-            self._worker.n_threads = asked.n_threads
-            found = self._worker.grad_slice(
-                asked.turn, asked.step, params, asked.shard, asked.first, asked.more, self._others(asked)
-            )
-            if shared is not None:
-                if not np.array_equal(self._places[0], asked.shard):  # most steps ask for the same
-                    self._places = asked.shard, places_of(objective.tiles, asked.shard, objective.order)
-                shared.grad(asked.turn)[self._places[1]] = found.values
-                found = replace(found, values=found.values[:0])
-            return pickle.dumps(found, pickle.HIGHEST_PROTOCOL)
-
-        def _others(self, asked: Task) -> Others | None:
-            if asked.board is None:
-                return None
-            file, shape = asked.board
-            if self._board is None or self._board.file != file:
-                self._board = Board(file, self._setup.dtype, *shape)
-            return Others(self._board, asked.turn, asked.rank)
-
-        def _attach(self, file: Path | None) -> Shared | None:
-            if file is None:
-                return None
-            if self._shared is None or self._shared.file != file:
-                objective = self._setup.objective
-                self._shared = Shared(file, self._setup.dtype, objective.n_params)
-            return self._shared
-
-    return DistnumWorker
+            self._shared = Shared(file, self._setup.dtype, objective.n_params)
+        return self._shared
 
 
 def cause_of(error: Exception) -> BaseException:

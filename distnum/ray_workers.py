@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from distnum.errors import TrainingError
 from distnum.events import Event, Tell
-from distnum.ray_actor import Task, actor_class, cause_of, reason_of
+from distnum.ray_actor import DistnumWorker, Task, cause_of, reason_of
 
 __all__ = ["Call", "RayWorker", "RayWorkers"]
 
@@ -116,7 +116,7 @@ class RayWorkers:
         resources: Mapping[str, float] | None = None,
     ) -> None:
         self._ray = ray
-        self._actor_class = ray.remote(actor_class())
+        self._actor_class = ray.remote(DistnumWorker)
         self._setup = setup
         self._n_cpus = n_threads
         self._at_start = at_start

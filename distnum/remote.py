@@ -98,8 +98,7 @@ class Mirror:
             raise InputError(f"run {self.uri!r} is in use: another distnum process is training in it.")
         try:
             self._beat()
-            if now is not None or self.names():
-                sleep(_SETTLE_S)
+            sleep(_SETTLE_S)
         except Exception as error:
             raise InputError(f"{self._field} is {self.uri!r}, which cannot be written: {_first_line(error)}.") from None
         now = self._lock()

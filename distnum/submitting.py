@@ -40,6 +40,7 @@ __all__ = ["Cluster", "SubmittedJob"]
 
 _CONNECT_TIMEOUT_S = 10.0
 _END_TIMEOUT_S = 120.0
+_NO_AGENT_S = 20.0
 _LOOK_S = 0.5
 # Of what belongs to a job, in Ray's record of it. Nothing secret stands there.
 _COMMAND, _OUT = "distnum_command", "distnum_out"
@@ -154,14 +155,26 @@ class Cluster:
             command, out = _with_out(list(arguments), number)
         entrypoint = shlex.join(["python", "-m", "distnum.on_cluster", *command])
         shown = shlex.join([script.name, *arguments] if script is not None else command)
-        with self._clear_errors():
-            self._client.submit_job(
-                entrypoint=entrypoint,
-                submission_id=number,
-                runtime_env=runtime_env,
-                metadata={_COMMAND: shown, _OUT: out},
-            )
+        self._send(
+            entrypoint=entrypoint,
+            submission_id=number,
+            runtime_env=runtime_env,
+            metadata={_COMMAND: shown, _OUT: out},
+        )
         return self.job(number)
+
+    def _send(self, **job: Any) -> None:
+        """Submit a job; a cluster that has just started may have nobody yet to start it."""
+        deadline = monotonic() + _NO_AGENT_S
+        while True:
+            try:
+                with self._clear_errors():
+                    self._client.submit_job(**job)
+                return
+            except TrainingError as error:
+                if "No available agent" not in str(error) or monotonic() > deadline:
+                    raise
+            sleep(_LOOK_S)
 
     # --- what there is ------------------------------------------------------------
 
@@ -275,12 +288,11 @@ class Cluster:
             return to
         package = Path(distnum.__file__).resolve().parent
         packing = f"{number}-fetch-{token_hex(2)}"
-        with self._clear_errors():
-            self._client.submit_job(
-                entrypoint=shlex.join(["python", "-m", "distnum.on_cluster", "pack", job.out]),
-                submission_id=packing,
-                runtime_env={"py_modules": [str(package)], "excludes": ["**/__pycache__/", "*.nbi", "*.nbc"]},
-            )
+        self._send(
+            entrypoint=shlex.join(["python", "-m", "distnum.on_cluster", "pack", job.out]),
+            submission_id=packing,
+            runtime_env={"py_modules": [str(package)], "excludes": ["**/__pycache__/", "*.nbi", "*.nbc"]},
+        )
         ended = self._wait_for_end(packing)
         with self._clear_errors():
             log = self._client.get_job_logs(packing)

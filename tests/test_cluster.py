@@ -120,6 +120,9 @@ def test_fields_of_a_local_file_are_spelled_out_for_the_cluster(tmp_path: Path) 
     (tmp_path / "c.toml").write_text('hidden = [30, 20]\nlearning_rate = 0.5\noptimizer = "adam"\n')
     options = parsed(["submit", "--config", str(tmp_path / "c.toml"), "--steps", "7"])
     command = _submitted_command(options)
+    refused = parsed(["submit", "--config", str(tmp_path / "c.toml"), "--steps", "0"])
+    with pytest.raises(InputError, match="steps is '0'"):
+        _submitted_command(refused)
     assert command == ["train", "--hidden", "30,20", "--learning-rate", "0.5", "--optimizer", "adam", "--steps", "7"]
 
 

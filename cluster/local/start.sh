@@ -30,9 +30,10 @@ export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0
 start() { # NAME ARGUMENT...
   local name=$1
   shift
-  # Each in a session of its own, with a folder of its own: two nodes of one machine share none.
+  # Each in a session of its own, with a folder of its own: two nodes of one machine share none. Their
+  # agents, which start jobs, take any free port: there may be other Ray nodes on this machine.
   setsid ray start --block --node-ip-address=127.0.0.1 --num-cpus="$cpus" --object-store-memory=150000000 \
-    --temp-dir="$home/$name" "$@" > "$home/$name.log" 2>&1 < /dev/null &
+    --dashboard-agent-listen-port=0 --temp-dir="$home/$name" "$@" > "$home/$name.log" 2>&1 < /dev/null &
   echo $! >> "$home/pids"
 }
 
