@@ -140,12 +140,7 @@ class Cluster:
             script: a Python file, sent with its folder.
         """
         number = f"distnum-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{token_hex(2)}"
-        package = Path(distnum.__file__).resolve().parent
-        runtime_env: dict[str, Any] = {
-            "py_modules": [str(package)],
-            "excludes": ["**/__pycache__/", "*.nbi", "*.nbc"],
-            "env_vars": {REQUIREMENTS: json.dumps(_requirements()), "PYTHONUNBUFFERED": "1"},
-        }
+        runtime_env = _with_distnum()
         if script is not None:
             if not script.is_file():
                 raise InputError(f"script is {str(script)!r}, which is not found; it must be a Python file.")
@@ -286,12 +281,11 @@ class Cluster:
             finally:
                 mirror.close()
             return to
-        package = Path(distnum.__file__).resolve().parent
         packing = f"{number}-fetch-{token_hex(2)}"
         self._send(
             entrypoint=shlex.join(["python", "-m", "distnum.on_cluster", "pack", job.out]),
             submission_id=packing,
-            runtime_env={"py_modules": [str(package)], "excludes": ["**/__pycache__/", "*.nbi", "*.nbc"]},
+            runtime_env=_with_distnum(),
         )
         ended = self._wait_for_end(packing)
         with self._clear_errors():
@@ -342,6 +336,15 @@ def _token(file: Path | None) -> str:
     if not token or not token.isprintable():
         raise InputError(f"token_file is {str(file)!r}, which holds no token in one line.")
     return token
+
+
+def _with_distnum() -> dict[str, Any]:
+    """A runtime environment that brings this distnum along, and says what it needs."""
+    return {
+        "py_modules": [str(Path(distnum.__file__).resolve().parent)],
+        "excludes": ["**/__pycache__/", "*.nbi", "*.nbc"],
+        "env_vars": {REQUIREMENTS: json.dumps(_requirements()), "PYTHONUNBUFFERED": "1"},
+    }
 
 
 def _requirements() -> list[str]:
