@@ -29,7 +29,7 @@ from benchmarks.scaling import compare_scaling, print_scaling
 from benchmarks.startup import measure_startup, print_startup
 from benchmarks.training import compare_training, print_training
 from benchmarks.waiting import compare_waiting, print_waiting
-from distnum.runs import machine_facts, version_facts
+from distnum.facts import machine_facts, version_facts
 
 PARTS: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {
     "gradients": (compare_gradients, print_gradients),

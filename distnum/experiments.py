@@ -16,23 +16,22 @@ import numpy as np
 from distnum.checkpoints import write_whole
 from distnum.config import Config
 from distnum.errors import InputError, TrainingError
+from distnum.facts import machine_facts, version_facts
 from distnum.kinds import checked, real, whole
 from distnum.objectives import LossFunction, Params
 from distnum.placement import n_cores
-from distnum.runs import json_text, machine_facts, version_facts
+from distnum.runs import json_text
 from distnum.scaling import Measurement, Setting, Work, measure_scaling, plan_settings, prepare_work
 from distnum.scaling_fit import (
     Forecast,
     Network,
     ScalingModel,
-    Summary,
     amdahl,
-    efficiencies,
     explained,
     fit_model,
-    summarise,
     universal_scalability,
 )
+from distnum.scaling_summary import Summary, efficiencies, summarise
 from distnum.simulation import System, simulate
 
 __all__ = ["ScalingFolder", "ScalingResult", "scale"]

@@ -5,21 +5,16 @@ Nothing is imported at the top but what every Python has: the check must be able
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
 import json
 import os
 import re
 import sys
-import tarfile
 
-__all__ = ["BEGIN", "END", "RUNS", "main", "misfits", "place"]
+__all__ = ["REQUIREMENTS", "RUNS", "main", "misfits", "place"]
 
 RUNS = "~/distnum-runs"
 """Where runs are kept on the head, if nothing else is said."""
 
-BEGIN, END = "distnum-packed-begin", "distnum-packed-end"
 REQUIREMENTS = "DISTNUM_REQUIREMENTS"
 _LEAST_PYTHON = (3, 10)
 # Options and arguments that name a folder of the head.
@@ -66,20 +61,14 @@ def _check() -> str:
 
 
 def _pack(folder: str) -> int:
-    """Print a folder, packed, between two marks."""
+    """Print a folder, packed."""
     path = place(folder)
     if not os.path.isdir(path):
         print(f"distnum: there is no run in {path} on the cluster's head.", file=sys.stderr)
         return 2
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
-        for name in sorted(os.listdir(path)):
-            if not name.startswith("."):
-                archive.add(os.path.join(path, name), name)
-    content = packed.getvalue()
-    print(f"{BEGIN} {hashlib.sha256(content).hexdigest()} {len(content)}")
-    print(base64.encodebytes(content).decode("ascii"), end="")
-    print(END, flush=True)
+    from distnum.packing import packed
+
+    print(packed(path), flush=True)
     return 0
 
 

@@ -14,7 +14,8 @@ from distnum.checkpoints import write_whole
 from distnum.errors import InputError
 from distnum.models import Model
 from distnum.scaling import PARTS
-from distnum.scaling_fit import ScalingModel, Summary
+from distnum.scaling_fit import ScalingModel
+from distnum.scaling_summary import Summary
 
 __all__ = ["plot_curves", "plot_scaling", "plot_weights"]
 

@@ -6,7 +6,8 @@ from distnum.experiments import ScalingResult
 from distnum.metrics import Evaluation
 from distnum.progress import duration
 from distnum.scaling import PARTS
-from distnum.scaling_fit import COEFFICIENTS, Forecast, Interval, ScalingModel, Summary
+from distnum.scaling_fit import COEFFICIENTS, Forecast, ScalingModel
+from distnum.scaling_summary import Interval, Summary
 
 __all__ = ["evaluation_table", "scaling_report"]
 

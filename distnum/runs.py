@@ -12,7 +12,6 @@ import json
 import logging
 import math
 import os
-import platform
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,14 +21,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from distnum import __version__
-from distnum.blas import blas_name
 from distnum.checkpoints import CheckpointError, State, checkpoint_bytes, read_checkpoint, write_whole
 from distnum.config import Config, read_toml, write_toml
 from distnum.errors import InputError, TrainingError
 from distnum.remote import Mirror, is_uri
 
-__all__ = ["RunFolder", "config_of", "json_text", "machine_facts", "version_facts"]
+__all__ = ["RunFolder", "config_of", "json_text"]
 
 Array = NDArray[np.floating]
 
@@ -512,27 +509,6 @@ def _finite_or_none(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite_or_none(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def version_facts() -> dict[str, str]:
-    """Versions that a result depends on."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"distnum": __version__, "python": platform.python_version(), "numpy": np.__version__}
-    for package in ("numba", "ray"):
-        with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
-
-
-def machine_facts() -> dict[str, Any]:
-    """What the driver runs on."""
-    facts: dict[str, Any] = {"system": f"{platform.system()} {platform.machine()}", "cpus": os.cpu_count()}
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
-        names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
-        facts["cpu"] = names[0] if names else platform.processor()
-    facts["blas"] = blas_name()
-    return facts
 
 
 def config_of(values: Mapping[str, Any], source: str) -> Config:

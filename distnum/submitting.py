@@ -7,18 +7,12 @@ dependencies must be there. The run stays on the head, from where ``fetch`` brin
 from __future__ import annotations
 
 import asyncio
-import base64
-import gzip
-import hashlib
-import io
 import json
 import logging
 import os
 import shlex
 import shutil
 import socket
-import tarfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,7 +26,8 @@ from urllib.parse import urlsplit
 
 import distnum
 from distnum.errors import InputError, TrainingError
-from distnum.on_cluster import BEGIN, END, REQUIREMENTS, RUNS
+from distnum.on_cluster import REQUIREMENTS, RUNS
+from distnum.packing import unpack
 from distnum.ray_session import first_line, ray_module
 from distnum.remote import Mirror, is_uri
 
@@ -294,7 +289,7 @@ class Cluster:
         if ended.status != "SUCCEEDED":
             lines = [line for line in log.splitlines() if line.startswith("distnum: ")]
             raise InputError(lines[-1].removeprefix("distnum: ") if lines else f"job {packing} failed on the cluster.")
-        _unpack(_packed(log, number), to)
+        unpack(log, to)
         return to
 
 
@@ -372,39 +367,3 @@ def _with_out(arguments: list[str], number: str) -> tuple[list[str], str]:
             rest += ["--out", out]
     where = out if is_uri(out) or out.startswith(("/", "~")) else f"{RUNS}/{out}"
     return [command, *rest, "--address", "auto"], where
-
-
-def _packed(log: str, number: str) -> bytes:
-    """What ``on_cluster`` has packed, from its output."""
-    lines = iter(log.splitlines())
-    for line in lines:
-        if line.startswith(BEGIN):
-            break
-    else:
-        raise TrainingError(f"What came of job {number} is not whole; try again.")
-    _, wanted, _ = line.split()
-    content = base64.b64decode("".join(iter(lambda: next(lines, END), END)))
-    if hashlib.sha256(content).hexdigest() != wanted:
-        raise TrainingError(f"What came of job {number} is not whole; try again.")
-    return content
-
-
-def _unpack(packed: bytes, to: Path) -> None:
-    """Put the files of an archive into a folder: plain files and folders below it, nothing else."""
-    try:
-        to.mkdir(parents=True, exist_ok=True)
-        with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as archive:
-            for member in archive:
-                path = to / member.name
-                if os.path.isabs(member.name) or ".." in Path(member.name).parts:
-                    raise TrainingError(f"The cluster sent a file named {member.name!r}, which is refused.")
-                if member.isdir():
-                    path.mkdir(parents=True, exist_ok=True)
-                elif member.isfile():
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    file = archive.extractfile(member)
-                    path.write_bytes(b"" if file is None else file.read())
-    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, ValueError) as error:
-        raise TrainingError(f"What came from the cluster is not whole ({first_line(error)}); try again.") from None
-    except OSError as error:
-        raise TrainingError(f"{error.filename or to} cannot be written: {error.strerror}.") from None

@@ -17,6 +17,7 @@ from distnum.checkpoints import State, params_sha256
 from distnum.config import Config
 from distnum.errors import InputError, TrainingError
 from distnum.events import Event
+from distnum.facts import machine_facts, version_facts
 from distnum.jobs import Job, prepare
 from distnum.keeping import Keeper
 from distnum.loop import Step, run_steps
@@ -26,7 +27,7 @@ from distnum.objectives import LossFunction, Params
 from distnum.placement import estimate_gradient_s, estimate_step_s, open_pool
 from distnum.pools import Pool
 from distnum.resuming import planned_state, resumed_job
-from distnum.runs import RunFolder, machine_facts, version_facts
+from distnum.runs import RunFolder
 from distnum.watch import Watch
 
 __all__ = ["TrainResult", "steps", "train"]

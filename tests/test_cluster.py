@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import io
 import json
 import os
 import shutil
@@ -9,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -20,6 +24,7 @@ import pytest
 import distnum
 from distnum import InputError, TrainingError, on_cluster, submitting
 from distnum.cli import main
+from distnum.packing import packed, unpack
 from distnum.submitting import Cluster
 
 HERE = Path(__file__).resolve().parent.parent / "cluster"
@@ -149,16 +154,34 @@ def test_where_a_submitted_run_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert submitting._with_out(["train"], "number")[1] == "~/distnum-runs/number"
 
 
+def as_printed(name: str) -> str:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as archive:
+        archive.addfile(tarfile.TarInfo(name), io.BytesIO(b""))
+    archived = content.getvalue()
+    lines = base64.encodebytes(archived).decode()
+    return f"before\ndistnum-packed-begin {hashlib.sha256(archived).hexdigest()}\n{lines}distnum-packed-end\nafter\n"
+
+
 @pytest.mark.parametrize("name", ["../outside", "/etc/outside"])
 def test_an_archive_cannot_write_outside_its_folder(name: str, tmp_path: Path) -> None:
-    import io
-    import tarfile
-
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
-        archive.addfile(tarfile.TarInfo(name), io.BytesIO(b""))
     with pytest.raises(TrainingError, match="is refused"):
-        submitting._unpack(packed.getvalue(), tmp_path / "to")
+        unpack(as_printed(name), tmp_path / "to")
+
+
+def test_a_packed_folder_is_unpacked_whole_or_refused(tmp_path: Path) -> None:
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    for name, content in {"a": b"\0\xff" * 5000, "checkpoints/b": b"b", ".lock": b""}.items():
+        (tmp_path / "run" / name).write_bytes(content)
+    log = f"something else\n{packed(str(tmp_path / 'run'))}\nthe end\n"
+    unpack(log, tmp_path / "to")
+    assert (tmp_path / "to" / "a").read_bytes() == b"\0\xff" * 5000
+    assert (tmp_path / "to" / "checkpoints" / "b").read_bytes() == b"b"
+    assert not (tmp_path / "to" / ".lock").exists()
+    lines = log.splitlines()
+    for torn in ("", "\n".join(lines[:3]), "\n".join([*lines[:2], *lines[3:]]), log.replace("begin ", "begin 0")):
+        with pytest.raises(TrainingError, match="is not whole"):
+            unpack(torn, tmp_path / "torn")
 
 
 # --- a real cluster ---------------------------------------------------------------------------

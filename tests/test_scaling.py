@@ -18,7 +18,8 @@ from distnum.experiments import ScalingFolder, scale
 from distnum.plots import plot_scaling
 from distnum.reports import scaling_report
 from distnum.scaling import PARTS, Measurement, Setting, plan_settings
-from distnum.scaling_fit import Network, amdahl, efficiencies, fit_model, summarise, universal_scalability
+from distnum.scaling_fit import Network, amdahl, fit_model, universal_scalability
+from distnum.scaling_summary import efficiencies, summarise
 from distnum.simulation import Design, Misfortune, System, simulate
 
 # A step of a known system; seconds.
