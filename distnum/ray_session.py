@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 from uuid import uuid4
 
@@ -23,6 +25,7 @@ from distnum.reaper import start_reaper
 __all__ = ["INLINE_BYTES", "first_line", "ray_module", "ray_session"]
 
 _CONNECT_TIMEOUT_S = 10.0
+_NODE_TIMEOUT_S, _LOOK_S = 5.0, 0.02
 # Of the object store of a session started here: data sets and, with many workers, parameters.
 _STORE_BYTES = 512 * 2**20
 # Of a worker process, at least.
@@ -117,7 +120,8 @@ def _started(n_cpus: int, n_workers: int) -> _Own:
         options |= {"object_store_memory": _STORE_BYTES}
         options |= {"include_dashboard": False, "_temp_dir": str(folder)}
         try:
-            stack.enter_context(_initialised(ray, options, mark))
+            with _looking_often():
+                stack.enter_context(_initialised(ray, options, mark))
         except (OSError, ValueError, RuntimeError, AssertionError, ray.exceptions.RayError) as error:
             raise TrainingError(f"Ray does not start on this machine: {first_line(error)}") from error
         return _Own(folder, stack=stack.pop_all())
@@ -177,6 +181,36 @@ def _initialised(ray: Any, options: dict[str, Any], mark: dict[str, str]) -> Ite
         if started.is_set():
             ray.shutdown()
         ended.set()
+
+
+@contextlib.contextmanager
+def _looking_often() -> Iterator[None]:
+    """Ray looks once a second for the node that it starts, which is there after half a second: look more often.
+
+    What this uses of Ray is private, and perhaps gone one day: then Ray waits as it does.
+    """
+    try:
+        services: Any = importlib.import_module("ray._private.services")
+        client_class, get_node = importlib.import_module("ray._raylet").GcsClient, services.get_node
+    except (ImportError, AttributeError):
+        yield
+        return
+
+    def once_it_is_there(gcs_address: str, node_id: str) -> Any:
+        deadline = monotonic() + _NODE_TIMEOUT_S
+        with contextlib.suppress(Exception):  # Ray asks again, and says what is wrong
+            client = client_class(address=gcs_address)
+            while node_id not in [key.hex() for key in client.get_all_node_info(timeout=_NODE_TIMEOUT_S)]:
+                if monotonic() > deadline:
+                    break
+                sleep(_LOOK_S)
+        return get_node(gcs_address, node_id)
+
+    services.get_node = once_it_is_there
+    try:
+        yield
+    finally:
+        services.get_node = get_node
 
 
 def _take_signals_back() -> None:
