@@ -14,23 +14,28 @@ SETTINGS = [((784, 50, 10), 100), ((784, 2000, 10), 1000), ((784, 2000, 10), 400
 # A process of its own for each, as a worker is one. Linux tells its peak as VmHWM; what getrusage
 # tells begins with the peak of the process that has started it.
 CODE = """
-import numpy as np
+from functools import partial
 from distnum.blas import single_threaded_blas
 from distnum.data import batch_at, load_data
 from distnum.networks import Network
+from distnum.plan import all_tiles
+from distnum.pools import Worker
 from distnum.propagation import Propagation
+import numpy as np
 network = Network({sizes})
 objective = Propagation(network)
+params = network.initial_params()
+worker = Worker(objective, partial(batch_at, load_data(), 0, {batch_size}, np.float64))
 with single_threaded_blas():
-    point = objective.at(network.initial_params(), batch_at(load_data(), 0, {batch_size}, np.float64, 1))
-    point.grad_slice(np.arange(len(objective.tiles) - 1))
+    for step in (1, 2):
+        worker.grad_slice(step, step, params, all_tiles(objective.tiles), first=True)
 with open("/proc/self/status") as file:
     print(next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmHWM")))
 """
 
 
 def measure_memory() -> list[dict[str, Any]]:
-    """The most memory, in MB, that a process which computes one whole gradient has held."""
+    """The most memory, in MB, that a worker of whole gradients has held, in a process of its own."""
     rows = []
     for sizes, batch_size in SETTINGS:
         code = CODE.format(sizes=sizes, batch_size=batch_size)
@@ -42,7 +47,7 @@ def measure_memory() -> list[dict[str, Any]]:
 
 def print_memory(rows: list[dict[str, Any]]) -> None:
     """Print what ``measure_memory`` returned."""
-    print("The most memory that a process with one whole gradient holds, interpreter and libraries included\n")
+    print("The most memory that a worker of whole gradients holds, interpreter and libraries included\n")
     for row in rows:
         print(f"  {row['network']:<36} {row['peak_mb']:6.0f} MB")
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distnum.blas import single_threaded_blas
+from distnum.memory import keep_freed_memory
 from distnum.objectives import Objective, Point
 from distnum.plan import Shard, all_tiles, places_of
 from distnum.shared import Others
@@ -106,6 +107,7 @@ class Worker:
         self.n_threads = n_threads
         self._turn: int | None = None
         self._point: Point | None = None
+        keep_freed_memory()
 
     def grad_slice(
         self,

@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 from distnum.errors import InputError, TrainingError
 from distnum.events import Tell, log_event
 from distnum.gathering import Gathering, Timing
+from distnum.memory import keep_freed_memory
 from distnum.objectives import Objective
 from distnum.plan import Shard, all_tiles, make_shards
 from distnum.pools import BatchAt, Closing, Gathered, KeptSlices
@@ -105,6 +106,7 @@ class RayPool(Closing):
         self._board: Board | None = None
         self._board_shape: tuple[int, int, int] | None = None
         self._session = contextlib.ExitStack()
+        keep_freed_memory()
         try:
             asked = n_asked if n_asked is not None else 1 if callable(n_workers) else n_workers
             ray, self._folder = self._session.enter_context(ray_session(address, asked * n_threads, asked))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 from itertools import pairwise, product
@@ -311,6 +312,33 @@ def test_memory_is_bounded_whatever_the_width_and_the_batch() -> None:
     code = CODE.format(sizes=(784, 2000, 10), batch_size=1000)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert float(done.stdout) < 500
+
+
+FAULTS = """
+import resource
+from functools import partial
+import numpy as np
+from distnum.data import batch_at, load_data
+from distnum.networks import Network
+from distnum.plan import all_tiles
+from distnum.pools import Worker
+from distnum.propagation import Propagation
+network = Network((784, 256, 256, 10))
+objective = Propagation(network)
+worker = Worker(objective, partial(batch_at, load_data(), 0, 500, np.float64))
+for step in range(1, 4):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    worker.grad_slice(step, step, network.initial_params(), all_tiles(objective.tiles), first=True)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.process
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only the GNU C library lets one choose what it keeps")
+def test_a_gradient_takes_the_memory_that_the_one_before_has_freed() -> None:
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, timeout=120, check=True)
+    *_, last = map(int, done.stdout.split())
+    assert last < 300
 
 
 def test_an_input_that_is_zero_everywhere_costs_and_changes_nothing() -> None:
