@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from distnum.errors import InputError, NotFiniteError
 from distnum.plan import Shard, Tiles, even_tiles, indices_of
@@ -96,9 +96,8 @@ class Objective(Protocol):
         """
         ...
 
-    @property
-    def n_shareable(self) -> int:
-        """Numbers for each example that workers of one machine can find for each other; 0 if there are none."""
+    def shareable(self, batch: Any, dtype: DTypeLike) -> tuple[int, int]:
+        """What workers of one machine can find together at a batch: in how many blocks, and of how many bytes."""
         ...
 
     def at(self, params: Array, batch: Any, n_threads: int = 1, others: Others | None = None) -> Point:
@@ -247,7 +246,8 @@ class BlackBox:
         """An index costs as much as any other."""
         return np.diff(self.tiles).astype(np.float64)
 
-    n_shareable = 0
+    def shareable(self, batch: Any, dtype: DTypeLike) -> tuple[int, int]:
+        return 0, 0
 
     def at(self, params: Array, batch: Any, n_threads: int = 1, others: Others | None = None) -> BlackBoxPoint:
         return BlackBoxPoint(self, params, batch)

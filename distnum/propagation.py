@@ -27,23 +27,22 @@ products of matrices have the same shapes for every shard.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
-from time import perf_counter
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from distnum.moves import BasePoint, Moves, n_columns
 from distnum.networks import Network
 from distnum.pipeline import Portion, follow, on_threads
 from distnum.plan import Shard, Tiles, even_tiles, indices_of
 from distnum.schemes import get_scheme
-from distnum.shared import Others
+from distnum.shared import Others, carve, size_of
 
-__all__ = ["Propagation", "PropagationPoint", "forward_blocks"]
+__all__ = ["Propagation", "PropagationPoint"]
 
 Array = NDArray[np.floating]
 
@@ -54,8 +53,6 @@ _TILES_PER_LAYER = 400
 _GROUP_UNITS = 128
 # Examples of a forward pass that one thread makes.
 _FORWARD_EXAMPLES = 128
-# How long to wait for blocks that others pass forward: so many times what one's own have taken, and seconds.
-_PATIENCE_FACTOR, _PATIENCE_S = 0.5, 0.002
 # Share of nonzero inputs up to which passing over the zeros is faster than a dense product.
 _SPARSE = 0.3
 # Moves (example, input, unit) that a thread is worth being woken for.
@@ -175,10 +172,10 @@ class Propagation:
 
     thread_safe = True
 
-    @property
-    def n_shareable(self) -> int:
-        """Numbers of a forward pass for each example that workers can find for each other."""
-        return sum(self.network.sizes[1:])
+    def shareable(self, batch: tuple[Array, NDArray[np.generic]], dtype: DTypeLike) -> tuple[int, int]:
+        """The forward pass: its blocks, and the bytes of all that it goes through."""
+        n_examples = len(batch[0])
+        return len(_blocks(n_examples)), size_of(_Forward.parts(self.network, n_examples, dtype))
 
     def at(
         self,
@@ -198,36 +195,33 @@ class Propagation:
 
         layers = self.network.layers
         # In blocks whatever the number of threads: how a product rounds may depend on its shape.
-        blocks = forward_blocks(len(x))
-        passed = _Forward(
-            inputs=[np.empty((layer.n_rows, len(x)), params.dtype) for layer in layers],
-            preactivations=[np.empty((len(x), layer.n_out), params.dtype) for layer in layers],
-            farthest=[np.empty(len(x), params.dtype) for _ in layers],
-            counts=[np.empty((len(blocks), layer.n_rows), np.int64) for layer in layers],
-        )
+        blocks = _blocks(len(x))
+        together = others is not None and n_threads == 1 and others.fits(*self.shareable((x, x), params.dtype))
+        passed = _Forward.empty(self.network, len(x), params.dtype, others.memory if others and together else None)
         sparse = np.count_nonzero(x[blocks[0]]) < _SPARSE * x[blocks[0]].size
 
-        def forward(index: int, found: Array | None = None) -> None:
-            """A block of examples; where its pre-activations are known, what they give."""
-            block, start = blocks[index], 0
+        def forward(index: int) -> None:
+            """A block of examples. What others may read meanwhile is written once, as it stays."""
+            block = blocks[index]
             z = x[block]
             for number, layer in enumerate(layers):
-                rows, a = layer.rows(params), passed.preactivations[number][block]
-                farthest, counts = passed.farthest[number][block], passed.counts[number][index]
+                rows = layer.rows(params)
+                farthest, counts = np.empty(len(z), z.dtype), np.empty(layer.n_rows, np.int64)
                 layouts.take_in(z, passed.inputs[number][:, block], farthest, counts)
-                if found is not None:
-                    a[:] = found[:, start : start + layer.n_out]
-                    start += layer.n_out
-                elif number == 0 and sparse:
+                passed.farthest[number][block], passed.counts[number][index] = farthest, counts
+                if number == 0 and sparse:
+                    a = np.empty((len(z), layer.n_out), z.dtype)
                     layouts.sparse_product(z, rows[:-1], rows[-1], a)
                 else:
-                    np.add(z @ rows[:-1], rows[-1], out=a)
+                    a = z @ rows[:-1]
+                    a += rows[-1]
+                passed.preactivations[number][block] = a
                 z = self.network.activation.value(a)
 
-        if others is None or n_threads > 1 or not others.fits(len(x)):
-            on_threads(n_threads, forward, range(len(blocks)))
+        if others and together:
+            others.find(len(blocks), forward)
         else:
-            _forward_with(others, blocks, forward, passed.preactivations)
+            on_threads(n_threads, forward, range(len(blocks)))
         return passed
 
 
@@ -247,31 +241,27 @@ class _Forward:
     farthest: list[Array]
     counts: list[NDArray[np.int64]]
 
+    @staticmethod
+    def parts(network: Network, n_examples: int, dtype: DTypeLike) -> list[tuple[tuple[int, ...], DTypeLike]]:
+        """Shapes and dtypes of all arrays, one attribute after the other."""
+        layers, n_blocks = network.layers, len(_blocks(n_examples))
+        return [
+            *(((layer.n_rows, n_examples), dtype) for layer in layers),
+            *(((n_examples, layer.n_out), dtype) for layer in layers),
+            *(((n_examples,), dtype) for _ in layers),
+            *(((n_blocks, layer.n_rows), np.int64) for layer in layers),
+        ]
 
-def forward_blocks(n_examples: int) -> list[slice]:
+    @classmethod
+    def empty(cls, network: Network, n_examples: int, dtype: DTypeLike, memory: NDArray[np.uint8] | None) -> _Forward:
+        """Not filled, in some memory or in new memory."""
+        arrays, n = carve(memory, cls.parts(network, n_examples, dtype)), len(network.layers)
+        return cls(arrays[:n], arrays[n : 2 * n], arrays[2 * n : 3 * n], arrays[3 * n :])
+
+
+def _blocks(n_examples: int) -> list[slice]:
     """The examples of a batch in blocks that are passed forward together."""
     return [slice(i, min(i + _FORWARD_EXAMPLES, n_examples)) for i in range(0, n_examples, _FORWARD_EXAMPLES)]
-
-
-def _forward_with(
-    others: Others, blocks: list[slice], forward: Callable[..., None], preactivations: list[Array]
-) -> None:
-    """Pass the blocks forward that nobody else does, and take over what the others have found."""
-    board, turn = others.board, others.turn
-    first = int(others.rank * len(blocks))
-    missing = []
-    began = perf_counter()
-    for number in [*range(first, len(blocks)), *range(first)]:
-        if board.take(turn, number):
-            forward(number)
-            found = np.concatenate([a[blocks[number]] for a in preactivations], axis=1)
-            board.put(turn, number, blocks[number], found)
-        else:
-            missing.append(number)
-    # Who is not much slower than this one has its blocks by then.
-    until = perf_counter() + _PATIENCE_FACTOR * (perf_counter() - began) + _PATIENCE_S
-    for number in missing:
-        forward(number, board.get(turn, number, blocks[number], until))
 
 
 class PropagationPoint:
@@ -323,11 +313,15 @@ class PropagationPoint:
             tiles = tiles[(tiles >= 0) & (tiles < len(group.rows) - 1)]
             if tiles.size:
                 portions.append(self._portion(number, group, indices_of(group.rows, tiles)))
-        if not portions:
-            return np.empty(0, self._base.dtype)
         follow(portions, self._n_threads, self.group_s)
-        slices = [portion.total[:, : portion.n_units].ravel() for portion in portions]
-        return np.concatenate(slices) / (self._base.scheme.denominator * self._base.h * self._n_examples)
+        totals = [portion.total[:, : portion.n_units] for portion in portions]
+        values = np.empty(sum(total.size for total in totals), self._base.dtype)
+        divisor = self._base.scheme.denominator * self._base.h * self._n_examples
+        start = 0
+        for total in totals:
+            np.divide(total, divisor, out=values[start : start + total.size].reshape(total.shape))
+            start += total.size
+        return values
 
     def _portion(self, number: int, group: UnitGroup, rows: NDArray[np.int64]) -> Portion:
         """Some rows of a layer at a group of its units."""

@@ -56,7 +56,7 @@ class Task:
     more: bool
     file: Path | None
     n_threads: int
-    board: tuple[Path, tuple[int, int, int]] | None
+    board: tuple[Path, tuple[int, int]] | None
     rank: float
 
 
@@ -103,7 +103,7 @@ class DistnumWorker:
             return None
         file, shape = asked.board
         if self._board is None or self._board.file != file:
-            self._board = Board(file, self._setup.dtype, *shape)
+            self._board = Board(file, *shape)
         return Others(self._board, asked.turn, asked.rank)
 
     def _attach(self, file: Path | None) -> Shared | None:

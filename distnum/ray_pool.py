@@ -19,7 +19,6 @@ from distnum.memory import keep_freed_memory
 from distnum.objectives import Objective
 from distnum.plan import Shard, all_tiles, make_shards
 from distnum.pools import BatchAt, Closing, Gathered, KeptSlices
-from distnum.propagation import forward_blocks
 from distnum.ray_actor import Setup
 from distnum.ray_session import ray_session
 from distnum.ray_workers import RayWorker, RayWorkers
@@ -104,7 +103,7 @@ class RayPool(Closing):
         self._workers: RayWorkers | None = None
         self._shared: Shared | None = None
         self._board: Board | None = None
-        self._board_shape: tuple[int, int, int] | None = None
+        self._board_shape: tuple[int, int] | None = None
         self._session = contextlib.ExitStack()
         keep_freed_memory()
         try:
@@ -127,9 +126,8 @@ class RayPool(Closing):
                         f"{self._ray.cluster_resources().get(name, 0):g} of it; it has {there}."
                     )
             setup = self._put(Setup(objective, batch_at, self.n_threads, self._dtype, warm_up))
-            if objective.n_shareable and counts.most > 1 and self._folder is not None:
-                n_examples = len(batch_at(1)[0])
-                self._board_shape = n_examples, objective.n_shareable, len(forward_blocks(n_examples))
+            if counts.most > 1 and self._folder is not None:
+                self._board_shape = objective.shareable(batch_at(1), self._dtype)
             self._make_files()
             self._workers = RayWorkers(
                 ray,
@@ -155,7 +153,7 @@ class RayPool(Closing):
                 old.remove()
         self._shared = Shared.create(self._folder, self._dtype, self._objective.n_params)
         if self._board_shape is not None:
-            self._board = Board.create(self._folder, self._dtype, *self._board_shape)
+            self._board = Board.create(self._folder, *self._board_shape)
 
     def _counts(self, counts_of: Callable[[int, int], WorkerCounts]) -> WorkerCounts:
         return counts_of(self.n_cpus, sum(1 for node in self._ray.nodes() if node["Alive"]))

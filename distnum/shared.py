@@ -1,29 +1,34 @@
-"""Parameters and gradients in a file that all processes of a machine map into their memory."""
+"""Memory that all processes of a machine share: files that they map, for parameters, gradients and forward passes."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import platform
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any
 from uuid import uuid4
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["Board", "Shared"]
+__all__ = ["Board", "Others", "Shared", "carve", "size_of"]
 
 Array = NDArray[np.floating]
 
-# A larger file would be written to the disk now and then.
-_MOST_BYTES = 32_000_000
+# Every half minute the system writes to the disk what has changed: no more than a disk hardly notices.
+_MOST_BYTES = 128_000_000
 _N_PLACES = 4
 # Kinds of processors that show writes to others in the order in which they were made.
 _ORDERED = ("x86_64", "AMD64")
 _LOOK_S = 1e-4
+# How long to wait for blocks that others have taken: so many times what one's own have taken, and seconds.
+_PATIENCE_FACTOR, _PATIENCE_S = 0.5, 0.002
+_LINE_BYTES = 64
 
 
 class Shared:
@@ -66,40 +71,39 @@ class Shared:
 
 
 class Board:
-    """Where workers of one machine put what they have found of a forward pass, for each other.
+    """Memory in which workers of one machine find something together, block by block.
 
-    A block of examples is found by whoever takes it first; its numbers are the same whoever that
-    is. A worker that has taken one and does not come is not waited for. As in ``Shared`` there are
-    two places, used in turn, and a new file where somebody is late.
+    A block is found by whoever takes it first; its bits are the same whoever that is. A worker
+    that has taken one and does not come is not waited for, and may come at any time: so whoever
+    finds a block writes each of its numbers once, as it will stay. As in ``Shared`` there are two
+    places, used in turn, and a new file where somebody is late.
 
     Nothing but the order in which memory is written and read guards the numbers, which holds on
     processors that keep it (x86); there is no board on others.
 
     Args:
         file: of ``create``.
-        dtype: of the numbers.
-        n_examples, n_numbers, n_blocks: of a batch; for each example; that the examples are cut into.
+        n_blocks, n_bytes: that are found, and what they take.
     """
 
-    def __init__(self, file: Path, dtype: np.dtype[Any], n_examples: int, n_numbers: int, n_blocks: int) -> None:
+    def __init__(self, file: Path, n_blocks: int, n_bytes: int) -> None:
         self.file = file
-        self.shape = n_examples, n_numbers, n_blocks
+        self.shape = n_blocks, n_bytes
         flags = np.memmap(file, np.int64, "r+", shape=(2, 2, n_blocks))
-        numbers = np.memmap(file, dtype, "r+", offset=flags.nbytes, shape=(2, n_examples, n_numbers))
-        self._flags, self._numbers = np.asarray(flags), np.asarray(numbers)
+        memory = np.memmap(file, np.uint8, "r+", offset=_of_flags(n_blocks), shape=(2, n_bytes))
+        self._flags, self._memory = np.asarray(flags), np.asarray(memory)
 
     @classmethod
-    def create(
-        cls, folder: Path | None, dtype: np.dtype[Any], n_examples: int, n_numbers: int, n_blocks: int
-    ) -> Board | None:
+    def create(cls, folder: Path | None, n_blocks: int, n_bytes: int) -> Board | None:
         """A new file in a folder; None where there is no folder, no room, or no use in one."""
-        n_bytes = 2 * n_examples * n_numbers * dtype.itemsize
-        if folder is None or n_blocks < 2 or n_bytes > _MOST_BYTES or platform.machine() not in _ORDERED:
+        if folder is None or n_blocks < 2 or 2 * n_bytes > _MOST_BYTES or platform.machine() not in _ORDERED:
             return None
         file = folder / f"board-{uuid4().hex}"
-        if not _reserve(file, 2 * 2 * n_blocks * 8 + n_bytes):
-            return None
-        return cls(file, dtype, n_examples, n_numbers, n_blocks)
+        return cls(file, n_blocks, n_bytes) if _reserve(file, _of_flags(n_blocks) + 2 * n_bytes) else None
+
+    def memory(self, turn: int) -> NDArray[np.uint8]:
+        """Where the blocks of a turn are put, shape ``(n_bytes,)``."""
+        return self._memory[turn % 2]
 
     def take(self, turn: int, block: int) -> bool:
         """Take a block, unless somebody has; two may do so at the same moment, and find the same."""
@@ -109,24 +113,51 @@ class Board:
         taken[block] = turn
         return True
 
-    def put(self, turn: int, block: int, examples: slice, numbers: Array) -> None:
-        """Put what was found of a block: ``(n_examples, n_numbers)``."""
-        self._numbers[turn % 2, examples] = numbers
+    def finish(self, turn: int, block: int) -> None:
+        """Tell the others that a block is there."""
         self._flags[turn % 2, 1, block] = turn
 
-    def get(self, turn: int, block: int, examples: slice, until: float) -> Array | None:
-        """What was found of a block, read-only; None if it has not come by then, on the clock of ``perf_counter``."""
+    def wait(self, turn: int, block: int, until: float) -> bool:
+        """Whether a block is there, at the latest then, on the clock of ``perf_counter``."""
         done = self._flags[turn % 2, 1]
         while done[block] != turn:
             if perf_counter() > until:
-                return None
+                return False
             sleep(_LOOK_S)
-        return self._numbers[turn % 2, examples]
+        return True
 
     def remove(self) -> None:
         """Remove the file; who has it open keeps it."""
         with contextlib.suppress(OSError):  # its folder may be gone
             self.file.unlink()
+
+
+def carve(memory: NDArray[np.uint8] | None, parts: Sequence[tuple[tuple[int, ...], DTypeLike]]) -> list[Any]:
+    """Arrays of these shapes and dtypes, one after the other in some memory, or in new memory; not filled."""
+    if memory is None:
+        return [np.empty(shape, dtype) for shape, dtype in parts]
+    found = []
+    start = 0
+    for shape, dtype in parts:
+        n_bytes = prod(shape) * np.dtype(dtype).itemsize
+        found.append(memory[start : start + n_bytes].view(dtype).reshape(shape))
+        start += _whole_lines(n_bytes)
+    return found
+
+
+def size_of(parts: Sequence[tuple[tuple[int, ...], DTypeLike]]) -> int:
+    """Bytes that ``carve`` takes."""
+    return sum(_whole_lines(prod(shape) * np.dtype(dtype).itemsize) for shape, dtype in parts)
+
+
+def _of_flags(n_blocks: int) -> int:
+    """Bytes of a board's flags."""
+    return _whole_lines(2 * 2 * n_blocks * 8)
+
+
+def _whole_lines(n_bytes: int) -> int:
+    """So many bytes, and those up to the end of the processor's line of memory."""
+    return -(-n_bytes // _LINE_BYTES) * _LINE_BYTES
 
 
 def _reserve(file: Path, n_bytes: int) -> bool:
@@ -160,6 +191,28 @@ class Others:
     turn: int
     rank: float
 
-    def fits(self, n_examples: int) -> bool:
-        """Whether the board is for batches of so many examples."""
-        return self.board.shape[0] == n_examples
+    def fits(self, n_blocks: int, n_bytes: int) -> bool:
+        """Whether the board is for so much."""
+        return self.board.shape == (n_blocks, n_bytes)
+
+    @property
+    def memory(self) -> NDArray[np.uint8]:
+        """Where what is found together is put."""
+        return self.board.memory(self.turn)
+
+    def find(self, n_blocks: int, find: Callable[[int], None]) -> None:
+        """Find the blocks that nobody else does, and wait for those that others have taken."""
+        first = int(self.rank * n_blocks)
+        missing = []
+        began = perf_counter()
+        for block in [*range(first, n_blocks), *range(first)]:
+            if self.board.take(self.turn, block):
+                find(block)
+                self.board.finish(self.turn, block)
+            else:
+                missing.append(block)
+        # Who is not much slower than this one has its blocks by then.
+        until = perf_counter() + _PATIENCE_FACTOR * (perf_counter() - began) + _PATIENCE_S
+        for block in missing:
+            if not self.board.wait(self.turn, block, until):
+                find(block)

@@ -11,7 +11,7 @@ import pytest
 
 from distnum.data import batch_at, load_data
 from distnum.networks import Network
-from distnum.propagation import Propagation, forward_blocks
+from distnum.propagation import Propagation
 from distnum.shared import Board, Others, Shared
 
 N_EXAMPLES = 400
@@ -19,12 +19,12 @@ DTYPE = np.dtype(np.float64)
 OBJECTIVE = Propagation(Network((784, 9, 7, 10)))
 PARAMS = OBJECTIVE.network.initial_params()
 BATCH = batch_at(load_data(), 0, N_EXAMPLES, np.float64, 1)
-SHAPE = N_EXAMPLES, OBJECTIVE.n_shareable, len(forward_blocks(N_EXAMPLES))
+SHAPE = OBJECTIVE.shareable(BATCH, DTYPE)
 
 
 @pytest.fixture
 def board(tmp_path: Path) -> Board:
-    made = Board.create(tmp_path, DTYPE, *SHAPE)
+    made = Board.create(tmp_path, *SHAPE)
     if made is None:
         pytest.skip("this kind of processor does not show writes in their order")
     return made
@@ -36,7 +36,7 @@ def gradient(others: Others | None, params: np.ndarray = PARAMS) -> np.ndarray:
 
 def test_several_at_once_get_the_bits_of_one_alone(board: Board) -> None:
     expected = gradient(None)
-    boards = [board, *(Board(board.file, DTYPE, *SHAPE) for _ in range(2))]
+    boards = [board, *(Board(board.file, *SHAPE) for _ in range(2))]
     with ThreadPoolExecutor(3) as threads:
         for turn in range(1, 6):
             others = [Others(one, turn, number / 3) for number, one in enumerate(boards)]
@@ -48,14 +48,14 @@ def test_several_at_once_get_the_bits_of_one_alone(board: Board) -> None:
 
 def test_what_others_have_found_is_taken_over(board: Board) -> None:
     gradient(Others(board, 1, 0.0))
-    board._numbers[1] += 1  # which nobody would find
+    board.memory(1).view(DTYPE)[:9] += 1  # which nobody would find
     assert not np.array_equal(gradient(Others(board, 1, 0.0)), gradient(None))
     # It is of that turn alone, though the place is used again.
     np.testing.assert_array_equal(gradient(Others(board, 3, 0.0)), gradient(None))
 
 
 def test_who_has_taken_a_block_and_does_not_come_is_not_waited_for(board: Board) -> None:
-    for number in range(1, SHAPE[2]):
+    for number in range(1, SHAPE[0]):
         assert board.take(1, number)
         assert not board.take(1, number)
     began = perf_counter()
@@ -77,12 +77,12 @@ def test_what_is_shared_needs_room_on_the_disk(tmp_path: Path, monkeypatch: pyte
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.posix_fallocate", full)
-    assert Board.create(tmp_path, DTYPE, *SHAPE) is None
+    assert Board.create(tmp_path, *SHAPE) is None
     assert Shared.create(tmp_path, DTYPE, 10) is None
     assert not list(tmp_path.iterdir())
 
 
 def test_there_is_no_board_where_it_is_of_no_use(tmp_path: Path) -> None:
-    assert Board.create(None, DTYPE, *SHAPE) is None
-    assert Board.create(tmp_path, DTYPE, 100, 10, 1) is None
-    assert Board.create(tmp_path, DTYPE, 10_000_000, 10, 9) is None
+    assert Board.create(None, *SHAPE) is None
+    assert Board.create(tmp_path, 1, 10) is None
+    assert Board.create(tmp_path, 9, 10**9) is None
