@@ -8,7 +8,7 @@ shaped like the parameters, so that it can be kept in a checkpoint as it is.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import cos, pi
+from math import cos, pi, sqrt
 from typing import TypeAlias
 
 import numpy as np
@@ -23,6 +23,8 @@ OptimizerState: TypeAlias = dict[str, Array]
 
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam")
 SCHEDULES = ("constant", "cosine", "step")
+# A sum of squares between this and its inverse has lost nothing that counts.
+_LEAST_SQUARE = 1e-200
 
 _SLOTS = {"sgd": (), "momentum": ("velocity",), "nesterov": ("velocity",), "adam": ("mean", "square")}
 
@@ -118,9 +120,16 @@ class Schedule:
 
 def clip(grad: Array, largest_norm: float | None) -> tuple[Array, float]:
     """The gradient, shortened to ``largest_norm`` if it is longer, and its norm before that."""
-    largest = float(np.abs(grad).max(initial=0.0))
-    # Scaled first, so that squaring neither overflows nor vanishes.
-    norm = largest * float(np.sqrt(np.square(grad / largest, dtype=np.float64).sum())) if largest else 0.0
+    in_double = grad.astype(np.float64, copy=False)
+    with np.errstate(over="ignore"):
+        square = float(np.dot(in_double, in_double))
+    norm = sqrt(square) if _LEAST_SQUARE < square < 1 / _LEAST_SQUARE else _scaled_norm(in_double)
     if largest_norm is not None and norm > largest_norm:
         grad = grad * grad.dtype.type(largest_norm / norm)
     return grad, norm
+
+
+def _scaled_norm(grad: Array) -> float:
+    """The norm of a gradient whose squares overflow or vanish."""
+    largest = float(np.abs(grad).max(initial=0.0))
+    return largest * float(np.sqrt(np.square(grad / largest).sum())) if largest else 0.0
