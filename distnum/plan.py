@@ -31,8 +31,9 @@ __all__ = [
 Tiles: TypeAlias = NDArray[np.int64]
 """Boundaries: tile ``t`` is the places ``tiles[t]`` to ``tiles[t + 1]`` in the order; shape ``(n_tiles + 1,)``."""
 
-# How much over the mean a shard may get, in parts of it, before a group is split.
-_OVERFULL = 0.02
+# How much over the mean a shard may get, in parts of it, before a group is split; and no more than
+# this part of the group, which is about what it takes to prepare it once more.
+_OVERFULL, _TO_PREPARE = 0.02, 0.1
 
 Shard: TypeAlias = NDArray[np.int64]
 """Numbers of tiles, ascending."""
@@ -88,7 +89,7 @@ def make_shards(
         portions = []
         left = cost
         for shard in by_room:
-            last = mean > 0 and left <= room[shard] + _OVERFULL * mean
+            last = mean > 0 and left <= room[shard] + min(_OVERFULL * mean, _TO_PREPARE * cost)
             portions.append((left if last else room[shard], shard))
             left -= room[shard]
             if last:

@@ -82,8 +82,13 @@ def test_groups_stay_together_and_shards_are_balanced() -> None:
         assert pieces <= 6 + n_shards - 1
 
 
-def test_groups_that_fit_are_not_split() -> None:
-    costs, groups = np.repeat([12.0, 11.9, 2.3, 2.3, 0.5], 10), np.repeat(np.arange(5), 10)
+def test_groups_that_fit_are_not_split_unless_they_are_small() -> None:
+    costs, groups = np.repeat([12.0, 11.9, 2.3, 2.2], 10), np.repeat(np.arange(4), 10)
     first, second = make_shards(costs, 2, groups)
     assert not set(groups[first].tolist()) & set(groups[second].tolist())
     assert balance(costs, [first, second]) < 1.03
+    # To prepare the smallest twice takes less than one of them would wait for the other.
+    costs, groups = np.append(costs, np.full(10, 0.5)), np.append(groups, np.full(10, 4))
+    shards = make_shards(costs, 2, groups)
+    assert set(groups[shards[0]].tolist()) & set(groups[shards[1]].tolist()) == {4}
+    assert balance(costs, shards) < 1.005
