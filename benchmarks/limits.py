@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import ray
 from numpy.typing import NDArray
 
 import distnum
@@ -43,8 +44,13 @@ def nothing(w: NDArray[np.floating], batch: None) -> float:
 
 
 def measured_costs() -> dict[str, float]:
-    """Seconds of asking one worker, of taking one answer, and of what does not depend on the workers."""
+    """Seconds of asking one worker, of taking one answer, and of what does not depend on the workers.
+
+    By calls of Ray, as on a cluster: in a session that distnum starts, sockets would be used.
+    """
+    ray.init(num_cpus=max(MEASURED), include_dashboard=False, log_to_driver=False, logging_level="error")
     result = distnum.scale(nothing, np.ones(64), workers=MEASURED, steps=100, warmup=10, repeats=3, h=1e-3)
+    ray.shutdown()
     # More workers than cores are honest here, as they have nothing to do.
     assert result.model is not None
     one = System.of(result.model, 0.0, np.ones(1))

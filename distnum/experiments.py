@@ -333,6 +333,7 @@ def _assumptions(model: ScalingModel, work: Work, measurements: Sequence[Measure
     if n_nodes == 1:
         found.append(
             f"each further node gets the parameters from the driver over {network.gbit_per_s:g} Gbit/s; answers over a "
-            "network were not measured: one node was"
+            "network were not measured: one node was, whose workers, in a session of distnum's own, are asked over "
+            "sockets and not by calls of Ray, which take longer"
         )
     return found

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distnum.asking import Call, RayWorker
 from distnum.errors import TrainingError
 from distnum.objectives import Objective
 from distnum.plan import Shard, make_shards, places_of
 from distnum.pools import Gathered, GradSlice, KeptSlices, first_part
 from distnum.ray_actor import Task, cause_of, reason_of
-from distnum.ray_workers import Call, RayWorker, RayWorkers
+from distnum.ray_workers import RayWorkers
 from distnum.shared import Board, Shared
 
 __all__ = ["Gathering", "Timing"]
@@ -111,6 +112,7 @@ class Gathering:
         self._ray = ray
         self._timing = timing
         self._workers = workers
+        self._asking = workers.asking
         self._step = step
         self._turn = turn
         self._kept = kept
@@ -159,10 +161,7 @@ class Gathering:
         task = Task(
             self._turn, self._step, part, first, n < len(shard), file, self._workers.n_threads, self._board, rank
         )
-        # As bytes, and so the answers: Ray takes a fraction of a millisecond to serialise each
-        # argument and each array of another kind.
-        ref = worker.actor.grad_slice.remote(pickle.dumps(task), self._sent)
-        worker.call = Call(ref, task, float(self.costs[part].sum()) / worker.speed, perf_counter(), n_lost)
+        self._asking.ask(worker, task, self._sent, float(self.costs[part].sum()) / worker.speed, n_lost)
         return True
 
     def _cut(self) -> bool:
@@ -224,16 +223,15 @@ class Gathering:
 
     def collect(self) -> Gathered:
         """Wait until nothing is left."""
-        calls = self._calls()
-        if calls and not any(len(rest) for rest in self._rest.values()):
-            self._collect_at_once(calls)
+        asked = self._asked()
+        if asked and not any(len(rest) for rest in self._rest.values()):
+            self._collect_at_once(asked)
         while self._left.any():
             self._hand_out()
-            calls = self._calls()
-            if calls:
-                ready = self._wait(calls)
-                for ref in ready:
-                    self._take(calls[ref])
+            asked = self._asked()
+            if asked:
+                for worker in self._wait(asked):
+                    self._take(worker)
                 self._give_up_the_silent()
             else:
                 self._workers.wait_for_one(self._step, self._timing.deadline)
@@ -250,37 +248,32 @@ class Gathering:
             answers=[(shard, one) for _, shard, one in self.answers],
         )
 
-    def _calls(self) -> dict[Any, RayWorker]:
-        """The answers that are due of this turn."""
-        working = self._workers.working
-        return {w.call.ref: w for w in working if w.call is not None and w.call.task.turn == self._turn}
+    def _asked(self) -> list[RayWorker]:
+        """Those whose answers are due of this turn."""
+        return [w for w in self._workers.working if w.call is not None and w.call.task.turn == self._turn]
 
-    def _collect_at_once(self, calls: dict[Any, RayWorker]) -> None:
-        """All answers in one request, if none is late and none is an error."""
-        ray = self._ray
-        began, patience_s = perf_counter(), self._longest_patience(calls)
+    def _collect_at_once(self, asked: list[RayWorker]) -> None:
+        """All answers, if none is late and none is an error."""
+        began, patience_s = perf_counter(), self._longest_patience(asked)
         try:
-            answers = ray.get(list(calls), timeout=patience_s)
-        except ray.exceptions.RayError:  # of one of them; or it takes too long
-            self._forgive_a_pause(began, patience_s)
-            return
-        for worker, answer in zip(calls.values(), answers, strict=True):
-            self._finish(worker, pickle.loads(answer))
+            for worker, answer in self._asking.answers(asked, patience_s):
+                self._finish(worker, pickle.loads(answer))
+        except (self._ray.exceptions.RayError, ConnectionError):  # of one of them; or it takes too long
+            pass  # and is met again, where they are taken one by one
+        self._forgive_a_pause(began, patience_s)
 
-    def _wait(self, calls: dict[Any, RayWorker]) -> list[Any]:
-        """The answers that have come; none if it is time to look at who is late."""
+    def _wait(self, asked: list[RayWorker]) -> list[RayWorker]:
+        """Those whose answers have come; none if it is time to look at who is late."""
         now = perf_counter()
         due_s = _LONGEST_WAIT_S
-        for worker in calls.values():
+        for worker in asked:
             call = worker.call
             assert call is not None
             until = self._timing.deadline(call) if call.copied else self._timing.patience(call)
             due_s = min(due_s, max(0.01, call.sent + until - now))
-        ready, _ = self._ray.wait(list(calls), num_returns=1, timeout=due_s)
-        if ready and len(calls) > 1:
-            ready, _ = self._ray.wait(list(calls), num_returns=len(calls), timeout=0)
+        answered = self._asking.answered(asked, due_s)
         self._forgive_a_pause(now, due_s)
-        return list(ready)
+        return answered
 
     def _forgive_a_pause(self, began: float, at_most_s: float) -> None:
         """Count it as nobody's lateness if this process itself was stopped while it waited."""
@@ -290,29 +283,32 @@ class Gathering:
                 if worker.call is not None:
                     worker.call.sent += excess_s
 
-    def _longest_patience(self, calls: dict[Any, RayWorker]) -> float:
-        return max(self._timing.patience(worker.call) for worker in calls.values() if worker.call is not None)
+    def _longest_patience(self, asked: list[RayWorker]) -> float:
+        return max(self._timing.patience(worker.call) for worker in asked if worker.call is not None)
 
     def _take(self, worker: RayWorker) -> None:
         """The answer of a worker, or its end."""
         ray, call = self._ray, worker.call
         assert call is not None
         try:
-            answer = pickle.loads(ray.get(call.ref, timeout=max(1.0, self._timing.deadline(call))))
+            answer = pickle.loads(self._asking.answer(worker, max(1.0, self._timing.deadline(call))))
         except ray.exceptions.RayTaskError as error:
             worker.call = None
             self._wait_for_others()
             raise cause_of(error) from error
         except ray.exceptions.RayError as error:
             self._lose(worker, reason_of(error))
+        except ConnectionError as error:
+            self._lose(worker, reason_of(error), give_up=True)
         else:
             self._finish(worker, answer)
 
     def _wait_for_others(self) -> None:
         """So that they are idle again, if all goes well, where the step is given up."""
-        if calls := self._calls():
-            timeout_s = min(self._longest_patience(calls), _GIVE_UP_S)
-            self._ray.wait(list(calls), num_returns=len(calls), timeout=timeout_s)
+        if asked := self._asked():
+            ends = perf_counter() + min(self._longest_patience(asked), _GIVE_UP_S)
+            while asked and (answered := self._asking.answered(asked, max(0.0, ends - perf_counter()))):
+                asked = [worker for worker in asked if worker not in answered]
 
     def _finish(self, worker: RayWorker, one: GradSlice) -> None:
         call = worker.call
@@ -347,7 +343,7 @@ class Gathering:
         self._put_back(rest, n_live, 0)
 
     def _give_up_the_silent(self) -> None:
-        for worker in list(self._calls().values()):
+        for worker in self._asked():
             call = worker.call
             assert call is not None
             silent_s = perf_counter() - call.sent

@@ -6,6 +6,7 @@ import os
 import pickle
 import platform
 from dataclasses import dataclass, replace
+from multiprocessing.connection import Listener
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ class Setup:
         n_threads: of it.
         dtype: of the parameters.
         warm_up: parameters to try some slices with before it is used; None for no trial.
+        folder: of a session on the driver's own machine, for sockets; None elsewhere.
     """
 
     objective: Objective
@@ -40,6 +42,7 @@ class Setup:
     n_threads: int
     dtype: np.dtype[Any]
     warm_up: Array | None
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -71,13 +74,34 @@ class DistnumWorker:
         self._shared: Shared | None = None
         self._board: Board | None = None
         self._places: tuple[Shard, Any] = np.empty(0, np.int64), slice(0)
+        self._listener = _listener(setup.folder)
 
-    def ready(self) -> tuple[int, str, str]:
+    def ready(self) -> tuple[int, str, str, str | None]:
+        """Its process id, node, host, and the address of its socket, once it can be given work."""
         import ray
 
         if self._setup.warm_up is not None:
             self._worker.warm_up(self._setup.warm_up)
-        return os.getpid(), ray.get_runtime_context().get_node_id(), platform.node()
+        address = None if self._listener is None else str(self._listener.address)
+        return os.getpid(), ray.get_runtime_context().get_node_id(), platform.node(), address
+
+    def serve(self) -> None:
+        """Answer what comes over the socket, until that is closed at the other end.
+
+        What a task raises is raised here, and ends it.
+        """
+        assert self._listener is not None
+        with self._listener.accept() as line:
+            while True:
+                try:
+                    task = line.recv_bytes()
+                except (EOFError, OSError):
+                    return
+                answer = self.grad_slice(task, None)
+                try:
+                    line.send_bytes(answer)
+                except OSError:
+                    return
 
     def grad_slice(self, task: bytes, params: Array | None) -> bytes:
         asked: Task = pickle.loads(task)
@@ -113,6 +137,16 @@ class DistnumWorker:
             objective = self._setup.objective
             self._shared = Shared(file, self._setup.dtype, objective.n_params)
         return self._shared
+
+
+def _listener(folder: Path | None) -> Listener | None:
+    """A socket in a folder; None where there are none, or the folder's name is too long for one."""
+    if folder is None:
+        return None
+    try:
+        return Listener(str(folder / f"worker-{os.getpid()}"), "AF_UNIX")
+    except (OSError, ValueError):
+        return None
 
 
 def cause_of(error: Exception) -> BaseException:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from distnum.asking import RayWorker
 from distnum.errors import InputError, TrainingError
 from distnum.events import Tell, log_event
 from distnum.gathering import Gathering, Timing
@@ -21,7 +22,7 @@ from distnum.plan import Shard, all_tiles, make_shards
 from distnum.pools import BatchAt, Closing, Gathered, KeptSlices
 from distnum.ray_actor import Setup
 from distnum.ray_session import ray_session
-from distnum.ray_workers import RayWorker, RayWorkers
+from distnum.ray_workers import RayWorkers
 from distnum.shared import Board, Shared
 
 __all__ = ["RayPool", "WorkerCounts"]
@@ -125,7 +126,7 @@ class RayPool(Closing):
                         f"resources asks for {name}={amount:g} a worker, but the Ray cluster has "
                         f"{self._ray.cluster_resources().get(name, 0):g} of it; it has {there}."
                     )
-            setup = self._put(Setup(objective, batch_at, self.n_threads, self._dtype, warm_up))
+            setup = self._put(Setup(objective, batch_at, self.n_threads, self._dtype, warm_up, self._folder))
             if counts.most > 1 and self._folder is not None:
                 self._board_shape = objective.shareable(batch_at(1), self._dtype)
             self._make_files()
@@ -148,12 +149,15 @@ class RayPool(Closing):
 
     def _make_files(self) -> None:
         """New files for what is shared on this machine, in place of those that there are."""
-        for old in (self._shared, self._board):
-            if old is not None:
-                old.remove()
+        self._remove_files()
         self._shared = Shared.create(self._folder, self._dtype, self._objective.n_params)
         if self._board_shape is not None:
             self._board = Board.create(self._folder, *self._board_shape)
+
+    def _remove_files(self) -> None:
+        for file in (self._shared, self._board):
+            if file is not None:
+                file.remove()
 
     def _counts(self, counts_of: Callable[[int, int], WorkerCounts]) -> WorkerCounts:
         return counts_of(self.n_cpus, sum(1 for node in self._ray.nodes() if node["Alive"]))
@@ -315,6 +319,7 @@ class RayPool(Closing):
     def close(self) -> None:
         if self._workers is not None:
             self._workers.close()
+        self._remove_files()
         self._session.close()
 
 

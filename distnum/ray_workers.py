@@ -9,81 +9,28 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from distnum.asking import Asking, Call, RayWorker
 from distnum.errors import TrainingError
 from distnum.events import Event, Tell
-from distnum.ray_actor import DistnumWorker, Task, cause_of, reason_of
+from distnum.ray_actor import DistnumWorker, cause_of, reason_of
 
-__all__ = ["Call", "RayWorker", "RayWorkers"]
+__all__ = ["RayWorkers"]
 
 _START_TIMEOUT_S = 180.0
 # How often to look for workers that have started, and for room for more.
 _LOOK_S, _ROOM_S = 0.5, 2.0
 # A start that fails so often in a row has a reason that will not go away.
 _MOST_FAILED_STARTS = 3
-# Of the last measurements of a worker's speed, the median counts: one may have been disturbed.
-_N_SPEEDS = 5
 # Speeds that differ by less are taken as equal.
 _EQUAL_SPEEDS = 1.15
-
-
-@dataclass
-class Call:
-    """A task that a worker has been given.
-
-    Attributes:
-        ref: of its answer.
-        task: what was asked for.
-        load: share of the whole gradient's work, over the worker's speed.
-        sent: when, by ``perf_counter``.
-        n_lost: how many workers have been lost with these tiles before.
-        copied: whether others have been given the same.
-    """
-
-    ref: Any
-    task: Task
-    load: float
-    sent: float
-    n_lost: int = 0
-    copied: bool = False
-
-
-@dataclass(eq=False)
-class RayWorker:
-    """A worker as the driver sees it.
-
-    Attributes:
-        number: never used again.
-        actor: its handle.
-        ready: the reference of what it says once it has started.
-        asked: when it was asked for, by ``perf_counter``.
-        call: what it is at; None if it is idle.
-        node, pid: where it runs.
-        speeds: beside the others, as measured in the last steps.
-    """
-
-    number: int
-    actor: Any
-    ready: Any
-    asked: float = field(default_factory=perf_counter)
-    call: Call | None = None
-    node: str = ""
-    host: str = ""
-    pid: int = 0
-    speeds: deque[float] = field(default_factory=lambda: deque(maxlen=_N_SPEEDS))
-
-    @property
-    def speed(self) -> float:
-        """Beside the others: 1 is the mean."""
-        return float(np.median(self.speeds)) if self.speeds else 1.0
 
 
 class RayWorkers:
@@ -116,6 +63,7 @@ class RayWorkers:
         resources: Mapping[str, float] | None = None,
     ) -> None:
         self._ray = ray
+        self.asking = Asking(ray)
         self._actor_class = ray.remote(DistnumWorker)
         self._setup = setup
         self._n_cpus = n_threads
@@ -211,8 +159,8 @@ class RayWorkers:
             actor = self._actor_class.options(**options).remote(self._setup)
             self._starting.append(RayWorker(self._n_started, actor, actor.ready.remote()))
 
-    def _join(self, worker: RayWorker, about: tuple[int, str, str], step: int) -> None:
-        worker.pid, worker.node, worker.host = about
+    def _join(self, worker: RayWorker, about: tuple[int, str, str, str | None], step: int) -> None:
+        worker.pid, worker.node, worker.host, worker.address = about
         self._starting.remove(worker)
         self.working.append(worker)
         self._n_failed = 0
@@ -226,22 +174,22 @@ class RayWorkers:
     def refresh(self, step: int, deadline_of: Callable[[Call], float], wait_s: float = 0) -> None:
         """Take note of who has come, who has answered late, and who has been silent for too long."""
         ray, now = self._ray, perf_counter()
-        late = {worker.call.ref: worker for worker in self.working if worker.call is not None}
-        if late:
-            answered, _ = ray.wait(list(late), num_returns=len(late) if not wait_s else 1, timeout=wait_s)
-            for ref, worker in late.items():
-                call = worker.call
-                assert call is not None
-                if ref in answered:
-                    worker.call = None  # and what it says is of a turn that is over
-                    try:
-                        ray.get(ref, timeout=_LOOK_S)
-                    except ray.exceptions.RayTaskError:
-                        pass  # of the user's function, in a slice that others have computed
-                    except ray.exceptions.RayError as error:  # it is dead, or its node is out of reach
-                        self.give_up(worker, step, reason_of(error))
-                elif now - call.sent > deadline_of(call):
-                    self.give_up(worker, step, f"it has not answered for {now - call.sent:.1f} s")
+        late = [worker for worker in self.working if worker.call is not None]
+        answered = self.asking.answered(late, wait_s) if late else []
+        for worker in late:
+            call = worker.call
+            assert call is not None
+            if worker in answered:
+                try:
+                    self.asking.answer(worker, _LOOK_S)  # which is of a turn that is over
+                except ray.exceptions.RayTaskError:
+                    pass  # of the user's function, in a slice that others have computed
+                except (ray.exceptions.RayError, ConnectionError) as error:  # it is dead, or its node is out of reach
+                    self.give_up(worker, step, reason_of(error))
+                    continue
+                worker.call = None
+            elif now - call.sent > deadline_of(call):
+                self.give_up(worker, step, f"it has not answered for {now - call.sent:.1f} s")
         if now > self._asked + _ROOM_S:
             self._asked = now
             self._ask()
@@ -332,6 +280,7 @@ class RayWorkers:
     def lose(self, worker: RayWorker, step: int, why: str) -> None:
         """A worker is gone; ask for another."""
         self.working.remove(worker)
+        self.asking.forget(worker)
         worker.call = None
         self._last_reason = why
         text = f"worker {worker.number} on {worker.host} is lost: {why.rstrip('.')}; its work goes to the others."
@@ -353,6 +302,7 @@ class RayWorkers:
     def close(self) -> None:
         """End all workers."""
         for worker in [*self.working, *self._resting, *self._starting]:
+            self.asking.forget(worker)
             if worker.call is not None:
                 self._end(worker)
             else:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -32,3 +36,23 @@ def ray_session() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(params=["calls", "sockets"])
+def way(request: pytest.FixtureRequest, ray_session: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """How workers are reached: by calls of Ray, as on a cluster, or as in a session that distnum has started itself."""
+    if request.param == "calls":
+        yield request.param
+        return
+    import ray
+
+    with tempfile.TemporaryDirectory(prefix="distnum-") as folder:
+
+        @contextlib.contextmanager
+        def session(*_: object) -> Iterator[tuple[Any, Path]]:
+            yield ray, Path(folder)
+
+        monkeypatch.setattr("distnum.ray_pool.ray_session", session)
+        yield request.param
+        # Of a worker that was still starting its socket may stay, until the session ends.
+        assert all(file.is_socket() for file in Path(folder).iterdir())

@@ -30,6 +30,7 @@ from tests.chaos.runs import Run
 
 SMALL: dict[str, Any] = {"hidden": (8,), "steps": 8, "batch_size": 20}
 on_ray = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
+on_both_ways = [pytest.mark.ray, pytest.mark.usefixtures("way")]
 
 
 def waited_for(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
@@ -55,7 +56,7 @@ def trained(job: Job, pool: Any, at_step: Callable[[int], None]) -> str:
 
 
 class TestWorkers:
-    pytestmark = on_ray
+    pytestmark = on_both_ways
 
     @pytest.mark.parametrize(
         "options",
@@ -243,16 +244,6 @@ class TestWorkers:
         with pytest.raises(TrainingError, match=r"lost 4 times in step 1.*has not answered for"):
             distnum.train(hang, np.zeros(3), steps=2, workers=2, step_deadline=0.3)
 
-    def test_a_pause_of_the_driver_is_nobodys_lateness(self, tmp_path: Path) -> None:
-        run = Run(tmp_path / "run", 120, "3")  # whose deadline is 2 s
-        for _ in range(3):
-            assert run.wait_step(10)
-            run.process.send_signal(signal.SIGSTOP)
-            time.sleep(3)
-            run.process.send_signal(signal.SIGCONT)
-        run.finish()
-        assert "worker_lost" not in (tmp_path / "run" / "events.jsonl").read_text()
-
     def test_answers_that_are_there_are_taken_before_anyone_is_given_up(self) -> None:
         layout, flat = Layout.of(np.arange(30.0), "params")
         objective = BlackBox(lambda x, batch: float((x**2).sum()), layout, flat.size, "central", None)
@@ -286,6 +277,18 @@ class TestWorkers:
         assert rows[2]["pid"] == pids[0]
         assert [row["event"] for row in result.events] == [row["event"] for row in rows]
         assert result.params_sha256 == distnum.train(**SMALL, workers=0).params_sha256
+
+
+@pytest.mark.ray
+def test_a_pause_of_the_driver_is_nobodys_lateness(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run", 120, "3")  # whose deadline is 2 s
+    for _ in range(3):
+        assert run.wait_step(10)
+        run.process.send_signal(signal.SIGSTOP)
+        time.sleep(3)
+        run.process.send_signal(signal.SIGCONT)
+    run.finish()
+    assert "worker_lost" not in (tmp_path / "run" / "events.jsonl").read_text()
 
 
 # --- numbers ----------------------------------------------------------------------

@@ -15,10 +15,12 @@ from distnum import InputError, TrainingError
 from distnum.checkpoints import params_sha256
 from distnum.jobs import network_job, prepare
 from distnum.loop import run_steps
+from distnum.objectives import BlackBox, Layout
 from distnum.placement import open_pool
 from distnum.ray_pool import RayPool
+from distnum.shared import Shared
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("way")]
 
 SMALL: dict[str, Any] = {"hidden": (8,), "steps": 4, "batch_size": 20}
 
@@ -85,12 +87,45 @@ class SimulatorError(Exception):
     """An error of the user's own."""
 
 
-def test_the_users_exception_comes_as_it_was_raised() -> None:
+@pytest.mark.parametrize("kind", [SimulatorError, EOFError, BrokenPipeError])
+def test_the_users_exception_comes_as_it_was_raised(kind: type[Exception]) -> None:
     def broken(params: np.ndarray, batch: Any) -> float:
-        raise SimulatorError("no fuel")
+        raise kind("no fuel")
 
-    with pytest.raises(SimulatorError, match="no fuel"):
+    with pytest.raises(kind, match="no fuel"):
         distnum.train(broken, np.zeros(3), steps=2, workers=2)
+
+
+def test_workers_are_there_for_the_gradient_after_one_that_has_failed() -> None:
+    def sometimes(params: np.ndarray, step: int) -> float:
+        if step == 2:
+            raise SimulatorError("no fuel")
+        return float((params**2).sum())
+
+    layout, flat = Layout.of(np.arange(30.0), "params")
+    objective = BlackBox(sometimes, layout, flat.size, "central", None)
+    with RayPool(objective, lambda step: step, 2) as pool:
+        pids = pool.worker_pids
+        pool.plan(objective.expected_costs(None))
+        for step in (1, 2, 2, 3):
+            if step == 2:
+                with pytest.raises(SimulatorError, match="no fuel"):
+                    pool.gradient(step, flat.copy())
+            else:
+                np.testing.assert_allclose(pool.gradient(step, flat.copy()).grad, 2 * flat, atol=1e-6)
+        assert pool.worker_pids == pids
+
+
+def test_parameters_that_cannot_be_shared_any_more_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    layout, flat = Layout.of(np.arange(30.0), "params")
+    objective = BlackBox(lambda x, batch: float((x**2).sum()), layout, flat.size, "central", None)
+    with RayPool(objective, lambda step: None, 2) as pool:
+        for step in (1, 2, 3, 4):
+            if step == 3:
+                monkeypatch.setattr(Shared, "create", lambda *_: None)  # the disk is full now
+                pool._make_files()
+            pool.plan(objective.expected_costs(None))
+            np.testing.assert_allclose(pool.gradient(step, flat.copy()).grad, 2 * flat, atol=1e-6)
 
 
 def test_a_loss_that_is_not_finite_is_named_from_a_worker_too() -> None:
