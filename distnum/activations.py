@@ -64,6 +64,8 @@ class Activation:
             at its ends.
         steepest: no slope of ``f`` is larger, by size; infinite where it jumps.
         move: ``change`` for compiled loops; None leaves it to NumPy.
+        taylor: gives the first ``n`` coefficients of the Taylor series at each ``a`` after the constant one, shape
+            ``(n, *a.shape)``; None where there is no series, or it is not known.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Activation:
     monotone: bool = True
     steepest: float = float("inf")
     move: Move | None = None
+    taylor: Callable[[Array, int], Array] | None = None
 
     @property
     def jumps(self) -> bool:
@@ -227,6 +230,7 @@ def _smooth(
     small_change: Callable[[Array, Array], Array],
     constants: Callable[[Array], tuple[Array, Array]],
     steepest: float,
+    taylor: Callable[[Array, int], Array],
 ) -> Activation:
     """An activation whose identity serves changes up to one; beyond, subtracting is exact enough."""
 
@@ -236,7 +240,8 @@ def _smooth(
             return small_change(a, d)
         return np.where(large, value(a + d) - value(a), small_change(a, np.where(large, d.dtype.type(0), d)))
 
-    return Activation(name, value, change, steepest=steepest, move=Move(name, constants, largest=1.0))
+    move = Move(name, constants, largest=1.0)
+    return Activation(name, value, change, steepest=steepest, move=move, taylor=taylor)
 
 
 def _tanh_change(a: Array, d: Array) -> Array:
@@ -250,6 +255,15 @@ def _tanh_constants(a: Array) -> tuple[Array, Array]:
     # 1 - z² = 1 / cosh²(a) does not cancel where z is near one.
     limit = a.dtype.type(0.45 * np.log(np.finfo(a.dtype).max))  # cosh² stays finite
     return 1 / np.cosh(np.clip(a, -limit, limit)) ** 2, np.tanh(a)
+
+
+def _tanh_taylor(a: Array, n: int) -> Array:
+    # z' = 1 - z², so (k + 1) z_(k+1) = -sum_i z_i z_(k-i).
+    found = np.empty((n + 1, *a.shape), a.dtype)
+    found[1], found[0] = _tanh_constants(a)
+    for k in range(1, n):
+        found[k + 1] = -sum(found[i] * found[k - i] for i in range(k + 1)) / (k + 1)
+    return found[1:]
 
 
 def _sigmoid(a: Array) -> Array:
@@ -269,6 +283,15 @@ def _sigmoid_constants(a: Array) -> tuple[Array, Array]:
     return s * _sigmoid(-a), s
 
 
+def _sigmoid_taylor(a: Array, n: int) -> Array:
+    # s' = s - s², so (k + 1) s_(k+1) = s_k - sum_i s_i s_(k-i).
+    found = np.empty((n + 1, *a.shape), a.dtype)
+    found[1], found[0] = _sigmoid_constants(a)
+    for k in range(1, n):
+        found[k + 1] = (found[k] - sum(found[i] * found[k - i] for i in range(k + 1))) / (k + 1)
+    return found[1:]
+
+
 def _softplus(a: Array) -> Array:
     return np.maximum(a, 0) + np.log1p(np.exp(-np.abs(a)))
 
@@ -282,13 +305,21 @@ def _softplus_constants(a: Array) -> tuple[Array, Array]:
     return _itself(_sigmoid(a))
 
 
+def _softplus_taylor(a: Array, n: int) -> Array:
+    # The derivative is the sigmoid.
+    found = np.empty((n, *a.shape), a.dtype)
+    found[0] = _sigmoid(a)
+    found[1:] = _sigmoid_taylor(a, n - 1)
+    return found / np.arange(1, n + 1, dtype=a.dtype).reshape(-1, *(1,) * a.ndim)
+
+
 _PLAIN = {
     activation.name: activation
     for activation in (
         Activation("relu", _relu, _relu_change, _is_positive, np.abs, steepest=1.0, move=Move("relu", _itself)),
-        _smooth("tanh", np.tanh, _tanh_change, _tanh_constants, 1.0),
-        _smooth("sigmoid", _sigmoid, _sigmoid_change, _sigmoid_constants, 0.25),
-        _smooth("softplus", _softplus, _softplus_change, _softplus_constants, 1.0),
+        _smooth("tanh", np.tanh, _tanh_change, _tanh_constants, 1.0, _tanh_taylor),
+        _smooth("sigmoid", _sigmoid, _sigmoid_change, _sigmoid_constants, 0.25, _sigmoid_taylor),
+        _smooth("softplus", _softplus, _softplus_change, _softplus_constants, 1.0, _softplus_taylor),
         Activation("identity", _identity, _identity_change, np.ones_like, _infinite, steepest=1.0),
         Activation("step", _is_positive, _step_change, _curved, np.abs, move=Move("step", _itself)),
         Activation("sign", np.sign, _sign_change, _curved, np.abs, move=Move("sign", _itself)),

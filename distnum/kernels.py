@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from math import expm1, log1p, tanh
+from math import exp, expm1, log, log1p, tanh
 from types import FunctionType
 from typing import Any
 
@@ -108,6 +108,20 @@ def _log_of_ratio(n_log_terms: Any, u: Any, v: Any, dtype: Any) -> Any:
     for k in range(n_log_terms - 1, 0, -1):
         series = series * r2 + one / dtype.type(2 * k - 1)
     return two * (r * series)
+
+
+@njit(nogil=True, error_model="numpy")
+def _log_of_mean(u: Any, p: Any, t: Any, v: Any) -> Any:
+    """``log(1 + u)`` for ``u = sum_c p_c expm1(t v_c)``, anew where most of the one has been taken away."""
+    if not u < -0.5:
+        return log1p(u)
+    largest = t * v[0]
+    for c in range(1, len(p)):
+        largest = max(largest, t * v[c])
+    total = u - u
+    for c in range(len(p)):
+        total += p[c] * exp(t * v[c] - largest)
+    return log(total) + largest
 
 
 @njit(nogil=True, error_model="numpy")
@@ -324,7 +338,9 @@ def outputs_kernel(kind: str | Callable[[float], float]) -> Kernel:
                         for k in range(len(probabilities)):
                             u1 += probabilities[k] * expm1(t1 * directions[k, unit])
                             u2 += probabilities[k] * expm1(t2 * directions[k, unit])
-                        sums[unit] += weights[pair] * (log1p(u1) - log1p(u2) - (t1 - t2) * c[2, j])
+                        log1 = _log_of_mean(u1, probabilities, t1, directions[:, unit])
+                        log2 = _log_of_mean(u2, probabilities, t2, directions[:, unit])
+                        sums[unit] += weights[pair] * (log1 - log2 - (t1 - t2) * c[2, j])
 
     return Kernel(kernel) if number != USER else _with_users_move(kernel, kind)
 
@@ -388,7 +404,11 @@ def _add_changes(
     for lane in range(len(moved)):
         first, second = u[lane], u[_LANES + lane]
         if softmax:
-            change = _log_of_ratio(n_log_terms, first, second, dtype)
+            if n_log_terms > 0:
+                change = _log_of_ratio(n_log_terms, first, second, dtype)
+            else:
+                change = _log_of_mean(first, slopes, dtype.type(1), deltas[:, lane])
+                change -= _log_of_mean(second, slopes, dtype.type(1), deltas[:, _LANES + lane])
             change -= deltas[label, lane] - deltas[label, _LANES + lane]
         else:
             change = (first - second) / dtype.type(len(slopes))

@@ -137,8 +137,14 @@ class _CrossEntropyPoint:
     labels: NDArray[np.intp]
 
     def change(self, example: int, delta: Array) -> Array:
-        u = _weighted_columns(np.expm1(delta), self.p[example])
-        return np.log1p(u) - delta[:, self.labels[example]]
+        p = self.p[example]
+        u = _weighted_columns(np.expm1(delta), p)
+        lost = u < -0.5  # then most of the one has been taken away: the sum is formed anew
+        found = np.log1p(np.where(lost, 0, u))
+        if lost.any():
+            largest = delta[lost].max(axis=1)
+            found[lost] = np.log(_weighted_columns(np.exp(delta[lost] - largest[:, None]), p)) + largest
+        return found - delta[:, self.labels[example]]
 
     def length(self, largest: float, symmetric: bool) -> SeriesLength | None:
         return series_length(largest, self.p.dtype, symmetric)

@@ -2,7 +2,7 @@
 
 For a layer and a block of examples this decides which units move at all, and how each can be
 followed to the loss: along a straight line or a curve in proportion to one vector of output
-changes, or by pushing its change through the layers that remain. Compiled loops do either for
+changes, by a series of the loss, or by pushing its change through the layers that remain. Compiled loops do either for
 all rows of the layer; what they cannot compute (a user's NumPy function, a smooth activation
 moved very far) NumPy does.
 """
@@ -38,6 +38,9 @@ _PUSH_NUMBERS = 32_768
 # Rows of every matrix product in a push. One shape, so that one row's bits do not depend on
 # how many others are pushed beside it.
 _PUSH_ROWS = 64
+# Terms of the series of the loss along a unit in a smooth network: few lengths, so that few loops need be
+# compiled; and how many more are found, to see that they vanish.
+_JET_TERMS, _JET_TERMS_BEYOND = (3, 5, 9), 2
 # With more later units that bend, pushing a change through whole layers takes no longer.
 _MOST_BENDS = 32
 
@@ -95,7 +98,9 @@ class BasePoint:
     def blocks(self, number: int, n_units: int) -> Iterator[slice]:
         """Ranges of examples for which so many units of a layer fit into the memory and the cache."""
         per_example = 12 * n_units
-        if number < self.last - 1:
+        if number < self.last - 1 and self.network.activation.taylor is not None:
+            per_example += 4 * n_units * max(self.network.sizes[number + 2 :])
+        elif number < self.last - 1:
             per_example += max(self.network.sizes[number + 1 :]) * self.network.n_outputs // 4
         size = max(1, _BLOCK_NUMBERS // per_example)
         n_examples = self.inputs[0].shape[1]
@@ -131,7 +136,8 @@ class Moves:
         if others is not None:
             bending = self._few_bend(others)
             self._compile_bends(bending, t_max)
-            self._compile_push(others & ~bending, t_max)
+            if not self._compile_jets(others, t_max):
+                self._compile_push(others & ~bending, t_max)
 
     def _kinds(self, slope: Array, reach: Array) -> tuple[NDArray[np.int8], Array]:
         """Which units move, and how, and how far their outputs do at most; shape ``(n_examples, n_units)``."""
@@ -299,6 +305,34 @@ class Moves:
         # One length for all, and not the shortest: few loops need be compiled.
         of_move, of_loss = series_length(farthest, self._at.dtype), self._at.loss.length(largest, symmetric=False)
         return farthest, max(SeriesLength(5, 3), of_move, of_loss) if of_move and of_loss else SeriesLength(0, 0)
+
+    def _compile_jets(self, chosen: Mask, t_max: Array) -> bool:
+        """Lay out what the compiled loop over units whose moves have a series reads, if they have a short one."""
+        at, number, move = self._at, self._number, self._activation.move
+        if self._activation.taylor is None or move is None or self._farthest > move.largest:
+            return False
+        from distnum import jets as series
+
+        weights = [self._into(later) for later in range(number + 1, at.last + 1)]
+        preactivations = [at.preactivations[later][self._block] for later in range(number + 1, at.last)]
+        farthest = float(t_max.max())
+        for n_terms in _JET_TERMS:
+            if farthest**n_terms > np.finfo(at.dtype).eps and n_terms < _JET_TERMS[-1]:
+                continue  # hardly
+            deltas = series.output_jets(weights, preactivations, self._activation, n_terms + _JET_TERMS_BEYOND)
+            factors, labels = at.loss.factors[self._block], at.loss.labels[self._block]
+            jets = series.loss_jets(deltas, at.network.loss_function.name, factors, labels)
+            if series.enough_terms(jets, t_max, n_terms):
+                break
+        else:
+            return False
+        from distnum import kernels
+
+        fields = [*move.constants(self._a), np.zeros_like(self._a), *jets[:n_terms]]
+        compact = 3 * np.count_nonzero(chosen) < chosen.size
+        kernel = kernels.bent_kernel(move.kind, n_terms, 0, _n_log_terms(move, self._farthest, at.dtype), compact)
+        self._compiled.append((kernel, _side_by_side(chosen, fields, at.dtype, compact)))
+        return True
 
     def _compile_push(self, chosen: Mask, t_max: Array) -> None:
         """Lay out what the compiled push reads, if it can follow these units."""

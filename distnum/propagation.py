@@ -12,8 +12,8 @@ that is always one). Nothing before it moves. So the change is followed, not the
    times one vector for the pair of example and unit. After the last hidden layer that
    is always so: the vector is the unit's row of the last weights. Where a few units after it
    are taken over a kink, what each moves by beyond its line is added (``bends.py``).
-4. Elsewhere (smooth activations deeper down) the change is pushed through the layers that
-   remain.
+4. Where all later layers are smooth, the loss is a series in ``t``, found once for the pair of
+   example and unit (``jets.py``). Elsewhere the change is pushed through the layers that remain.
 5. The loss says how it changes when the outputs move so (``losses.py``), the scheme
    combines the changes at its points, and the examples are added up.
 
@@ -150,7 +150,8 @@ class Propagation:
         )
 
     def _units_followed(self, number: int) -> int:
-        if number == len(self.network.layers) - 1 or self.network.activation.piecewise_linear:
+        activation = self.network.activation
+        if number == len(self.network.layers) - 1 or activation.piecewise_linear or activation.taylor is not None:
             return 1
         return 1 + sum(self.network.sizes[number + 2 : -1])
 

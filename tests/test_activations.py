@@ -109,3 +109,18 @@ def test_dtype_is_kept(name: str) -> None:
 def test_unknown_activations_are_refused(name: Any) -> None:
     with pytest.raises(InputError, match="activation is"):
         get_activation(name)
+
+
+@pytest.mark.skipif(not EXTENDED, reason="long double is no longer than double here")
+@pytest.mark.parametrize("name", SMOOTH)
+def test_the_taylor_series_adds_up_to_the_change(name: str) -> None:
+    activation = get_activation(name)
+    assert activation.taylor is not None
+    a = np.linspace(-4, 4, 37)
+    d = np.longdouble("0.01")
+    change = activation.value(a.astype(np.longdouble) + d) - activation.value(a.astype(np.longdouble))
+    taylor = activation.taylor(a, 9)
+    assert taylor.shape == (9, 37)
+    series = sum(taylor[k].astype(np.longdouble) * d ** (k + 1) for k in range(9))
+    np.testing.assert_allclose(np.array(series / change, np.float64), 1, rtol=1e-12)
+    assert activation.taylor(a.astype(np.float32), 3).dtype == np.float32

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from itertools import pairwise, product
 
 import numpy as np
@@ -15,6 +16,7 @@ from distnum import Activation, moves
 from distnum.activations import get_activation
 from distnum.bends import LaterLayer, later_bends
 from distnum.data import batch_at, load_data
+from distnum.jets import enough_terms, loss_jets, output_jets
 from distnum.networks import Network
 from distnum.plan import assemble, balance, make_shards
 from distnum.propagation import Propagation, PropagationPoint
@@ -120,6 +122,59 @@ def test_the_bends_of_later_units_add_up_to_the_change_of_the_outputs() -> None:
             over[k] = relu.change(a, shift) - slope * shift
         np.testing.assert_allclose(t * direction[unit] + bends.to_outputs @ over, change, atol=1e-14)
         assert not straight[0, unit] or not over.any()
+
+
+@needs_extended
+@pytest.mark.parametrize("terms", [(), (3,), (9,), (3, 5, 9)], ids=str)
+@pytest.mark.parametrize("loss", ["cross_entropy", "mean_squared_error"])
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "softplus"])
+def test_smooth_later_layers_are_followed_by_series_or_pushed(
+    activation: str, loss: str, terms: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moves, "_JET_TERMS", terms)
+    pushed = []
+    compile_push = moves.Moves._compile_push
+    monkeypatch.setattr(moves.Moves, "_compile_push", lambda *args: pushed.append(compile_push(*args)))
+    network = Network((4, 8, 7, 6, 3), activation, loss)
+    for scale, h in product((1, 3), (1e-4, 1e-2, 0.5)):
+        params, batch = network_params(network) * scale, random_batch(network, 5)
+        objective = Propagation(network, "central", h)
+        pushed.clear()
+        found = gradient_of(objective, objective.at(params, batch))
+        assert relative_error(found, naive_gradient(network, params, batch, POINTS["central"], h)) <= 1e-9
+        if h == 1e-4:
+            assert bool(pushed) == (terms in ((), (3,)))
+        if h == 0.5 and scale == 3:
+            assert pushed
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mean_squared_error"])
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "softplus"])
+def test_the_series_along_a_unit_adds_up_to_the_change_of_the_loss(activation: str, loss: str) -> None:
+    network = Network((6, 5, 4, 7, 3), activation, loss)
+    params, (x, y) = network_params(network), random_batch(network, 8)
+    rows = [layer.rows(params) for layer in network.layers]
+    f = network.activation.value
+
+    def passed(a: np.ndarray, layers: Sequence[np.ndarray]) -> list[np.ndarray]:
+        preactivations = [a]
+        for weights in layers:
+            preactivations.append(f(preactivations[-1]) @ weights[:-1] + weights[-1])
+        return preactivations
+
+    preactivations = passed(x @ rows[0][:-1] + rows[0][-1], rows[1:])
+    at = network.loss_function.at(preactivations[-1], y)
+    deltas = output_jets([w[:-1] for w in rows[1:]], preactivations[1:-1], network.activation, 11)
+    jets = loss_jets(deltas, loss, at.factors, at.labels)
+    before = network.loss_function.values(preactivations[-1], y)
+    for unit, t in product(range(5), (-0.02, 0.01)):
+        z = f(preactivations[0])
+        z[:, unit] += t
+        outputs = passed(z @ rows[1][:-1] + rows[1][-1], rows[2:])[-1]
+        series = sum(jets[k, :, unit] * t ** (k + 1) for k in range(11))
+        np.testing.assert_allclose(series, network.loss_function.values(outputs, y) - before, atol=1e-14)
+    assert enough_terms(jets, np.full((8, 5), 1e-4), 9)
+    assert not enough_terms(jets, np.full((8, 5), 0.5), 9)
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "mean_squared_error"])
