@@ -7,8 +7,6 @@
 One core, central differences by propagation, digits of the package. Beside each time stands
 what the algorithm should take: the loss changes it follows, which are the pairs of an example
 and an input that is not zero, times the units of the layer, times the points of the stencil.
-A change in a smooth layer that is not the last hidden one is pushed through the hidden units
-after it, and each of those counts as one more.
 """
 
 from __future__ import annotations
@@ -125,13 +123,10 @@ def predicted_changes(objective: Propagation, params: NDArray[np.floating], x: N
     """How many changes of a unit the algorithm should follow for one gradient."""
     network = objective.network
     forward = network.forward(params, x)
-    last = len(network.layers) - 1
     n_changes = 0
     for number, layer in enumerate(network.layers):
         n_pairs = int(np.count_nonzero(forward.inputs[number])) + len(x)  # the bias has an input of one
-        pushed = number < last - 1 and not network.activation.piecewise_linear
-        n_followed = 1 + sum(network.sizes[number + 2 : -1]) if pushed else 1
-        n_changes += n_pairs * layer.n_out * n_followed
+        n_changes += n_pairs * layer.n_out
     return n_changes * len(objective.scheme.offsets)
 
 
