@@ -13,6 +13,7 @@ import os
 import shlex
 import shutil
 import socket
+import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,8 +90,8 @@ class Cluster:
         _check_http(address)
         token = _token(token_file)
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        if ca_file is not None and not ca_file.is_file():
-            raise InputError(f"ca_file is {str(ca_file)!r}, which is not found; it must be a file of certificates.")
+        if ca_file is not None:
+            _check_certificates(ca_file)
         verify: bool | str = True if ca_file is None else str(ca_file)
         with ray_module({}), self._clear_errors():
             from ray.job_submission import JobSubmissionClient
@@ -115,6 +116,11 @@ class Cluster:
                 raise InputError(
                     f"address is {self.address!r}, a cluster that asks for another token; give it with --token-file, "
                     "or set RAY_AUTH_TOKEN."
+                ) from None
+            if "CERTIFICATE_VERIFY_FAILED" in _causes(error):
+                raise InputError(
+                    f"address is {self.address!r}, whose certificate is not trusted here; give a file of certificates "
+                    "to trust with --ca-file."
                 ) from None
             if isinstance(error, OSError):
                 raise InputError(
@@ -367,3 +373,22 @@ def _with_out(arguments: list[str], number: str) -> tuple[list[str], str]:
             rest += ["--out", out]
     where = out if is_uri(out) or out.startswith(("/", "~")) else f"{RUNS}/{out}"
     return [command, *rest, "--address", "auto"], where
+
+
+def _check_certificates(file: Path) -> None:
+    try:
+        ssl.create_default_context(cafile=file)
+    except ssl.SSLError:
+        raise InputError(f"ca_file is {str(file)!r}, which holds no certificate (PEM).") from None
+    except OSError as error:
+        reason = "is not found" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+        raise InputError(f"ca_file is {str(file)!r}, which {reason}; it must be a file of certificates.") from None
+
+
+def _causes(error: BaseException | None) -> str:
+    """What an error says, and those that have led to it."""
+    texts = []
+    while error is not None:
+        texts.append(str(error))
+        error = error.__cause__ or error.__context__
+    return " ".join(texts)

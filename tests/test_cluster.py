@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
 import hashlib
 import io
 import json
@@ -10,13 +12,16 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -225,6 +230,47 @@ class Running:
         return sum(1 for one in found["data"]["summary"] if one["raylet"].get("state") == "ALIVE")
 
 
+@contextlib.contextmanager
+def behind_tls(port: int, certificate: Path) -> Iterator[int]:
+    """A port where what listens at another one is reached by TLS, and its new certificate."""
+    key = certificate.with_suffix(".key")
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
+    made += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(made, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    started: Future[tuple[int, Callable[[], None]]] = Future()
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(2**16):
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            pass  # who has gone away
+        finally:
+            writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(copy(reader, there_writer), copy(there_reader, writer))
+
+    async def listen() -> None:
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as server:
+            started.set_result((server.sockets[0].getsockname()[1], lambda: loop.call_soon_threadsafe(ended.set)))
+            await ended.wait()
+
+    thread = Thread(target=asyncio.run, args=(listen(),), daemon=True)
+    thread.start()
+    there, end = started.result(timeout=30)
+    try:
+        yield there
+    finally:
+        end()
+        thread.join(30)
+
+
 @pytest.fixture(scope="module")
 def running() -> Iterator[Running]:
     home, dashboard = Path(f"/tmp/dn{os.getpid()}c"), free_port()
@@ -320,6 +366,26 @@ class TestOnACluster:
         assert main(["submit", *running.options(), "resume", number, "--steps", more]) == 0
         expected = distnum.train(hidden=8, batch_size=20, steps=done + 5, workers=0).params_sha256
         assert json.loads((run / "result.json").read_text())["params_sha256"] == expected
+
+    @pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl to make a certificate with")
+    def test_a_dashboard_behind_tls(self, running: Running, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        certificate = tmp_path / "certificate.pem"
+        with behind_tls(int(running.address.rsplit(":", 1)[1]), certificate) as port:
+            address = f"https://127.0.0.1:{port}"
+            options = ["--address", address, "--token-file", str(running.token_file)]
+            assert main(["submit", *options, "--list"]) == 2
+            printed = capfd.readouterr().err
+            assert f"address is {address!r}, whose certificate is not trusted here" in printed
+            assert "--ca-file" in printed
+            (tmp_path / "other.pem").write_text("no certificate")
+            assert main(["submit", *options, "--ca-file", str(tmp_path / "other.pem"), "--list"]) == 2
+            assert "which holds no certificate" in capfd.readouterr().err
+            trusting = [*options, "--ca-file", str(certificate)]
+            # Followed to its end, which takes a web socket.
+            assert main(["submit", *trusting, *TRAIN, "--steps", "5"]) == 0
+            assert "trained   5 steps" in capfd.readouterr().out
+            assert main(["submit", *trusting, "--list"]) == 0
+            assert "SUCCEEDED" in capfd.readouterr().out
 
     def test_a_scaling_experiment(self, running: Running, capfd: pytest.CaptureFixture[str]) -> None:
         few = ["--workers", "1,2", "--steps", "2", "--warmup", "1", "--repeats", "1", "--hidden", "8"]
