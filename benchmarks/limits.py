@@ -8,6 +8,7 @@ anything to compute; the rest is assumed and said.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,7 @@ def measured_costs() -> dict[str, float]:
 
     By calls of Ray, as on a cluster: in a session that distnum starts, sockets would be used.
     """
+    os.environ |= {"RAY_worker_maximum_startup_concurrency": str(max(MEASURED))}  # else Ray warns
     ray.init(num_cpus=max(MEASURED), include_dashboard=False, log_to_driver=False, logging_level="error")
     result = distnum.scale(nothing, np.ones(64), workers=MEASURED, steps=100, warmup=10, repeats=3, h=1e-3)
     ray.shutdown()

@@ -51,6 +51,10 @@ _TILES_PER_LAYER = 400
 # Units in a group at most: what is prepared for them is shared by workers in so small portions,
 # and a loop over them is still long.
 _GROUP_UNITS = 128
+# The same where a series is found for each of them, which takes as long as the loop.
+_SERIES_UNITS = 64
+# What one of its multiplications costs, beside following a move.
+_SERIES_COST = 0.3
 # Examples of a forward pass that one thread makes.
 _FORWARD_EXAMPLES = 128
 # Share of nonzero inputs up to which passing over the zeros is faster than a dense product.
@@ -109,12 +113,17 @@ class Propagation:
         found: list[UnitGroup] = []
         first_tile = 0
         for number, layer in enumerate(self.network.layers):
-            n_groups = -(-layer.n_out // _GROUP_UNITS)
+            n_groups = -(-layer.n_out // self._units_together(number))
             rows = even_tiles(layer.n_rows, -(-_TILES_PER_LAYER // n_groups))
             for start, stop in pairwise(even_tiles(layer.n_out, n_groups).tolist()):
                 found.append(UnitGroup(number, slice(start, stop), rows, first_tile))
                 first_tile += len(rows) - 1
         return tuple(found)
+
+    def _units_together(self, number: int) -> int:
+        """Units of a layer that are prepared together at most."""
+        followed_by_series = number < len(self.network.layers) - 2 and self.network.activation.taylor is not None
+        return _SERIES_UNITS if followed_by_series else _GROUP_UNITS
 
     @cached_property
     def tiles(self) -> Tiles:
@@ -139,21 +148,26 @@ class Propagation:
         """Costs of the tiles, from how many examples move each row of each layer.
 
         The moves ``(example, input, unit)`` that are not zero, times the units that each has to
-        be followed through.
+        be followed through; where a series is found for a unit first, its moves share what that costs.
         """
         before = [np.concatenate([np.zeros(1), np.cumsum(n_examples)]) for n_examples in pairs]
         return np.concatenate(
             [
-                np.diff(before[group.number][group.rows]) * (group.n_units * self._units_followed(group.number))
+                np.diff(before[group.number][group.rows])
+                * (group.n_units * self._cost_of_move(group.number, pairs[group.number]))
                 for group in self.unit_groups
             ]
         )
 
-    def _units_followed(self, number: int) -> int:
-        activation = self.network.activation
-        if number == len(self.network.layers) - 1 or activation.piecewise_linear or activation.taylor is not None:
+    def _cost_of_move(self, number: int, n_examples: NDArray[np.integer]) -> float:
+        later = self.network.sizes[number + 2 :]
+        if self.network.activation.piecewise_linear:
             return 1
-        return 1 + sum(self.network.sizes[number + 2 : -1])
+        if self.network.activation.taylor is None:
+            return 1 + sum(later[:-1])
+        # The bias is moved by all examples.
+        share = float(n_examples[-1]) / max(float(n_examples.sum()), 1.0)
+        return 1 + _SERIES_COST * sum(n_in * n_out for n_in, n_out in pairwise(later)) * share
 
     def expected_costs(
         self, batch: tuple[Array, NDArray[np.generic]], before: NDArray[np.float64] | None = None
