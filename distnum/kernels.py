@@ -111,14 +111,12 @@ def _log_of_ratio(n_log_terms: Any, u: Any, v: Any, dtype: Any) -> Any:
 
 
 @njit(nogil=True, error_model="numpy")
-def _log_of_mean(u: Any, p: Any, t: Any, v: Any) -> Any:
-    """``log(1 + u)`` for ``u = sum_c p_c expm1(t v_c)``, anew where most of the one has been taken away."""
-    if not u < -0.5:
-        return log1p(u)
+def _log_of_mean(p: Any, t: Any, v: Any) -> Any:
+    """``log(sum_c p_c exp(t v_c))``, where ``log1p(sum_c p_c expm1(t v_c))`` would lose most of its one."""
     largest = t * v[0]
     for c in range(1, len(p)):
         largest = max(largest, t * v[c])
-    total = u - u
+    total = largest - largest
     for c in range(len(p)):
         total += p[c] * exp(t * v[c] - largest)
     return log(total) + largest
@@ -338,9 +336,12 @@ def outputs_kernel(kind: str | Callable[[float], float]) -> Kernel:
                         for k in range(len(probabilities)):
                             u1 += probabilities[k] * expm1(t1 * directions[k, unit])
                             u2 += probabilities[k] * expm1(t2 * directions[k, unit])
-                        log1 = _log_of_mean(u1, probabilities, t1, directions[:, unit])
-                        log2 = _log_of_mean(u2, probabilities, t2, directions[:, unit])
-                        sums[unit] += weights[pair] * (log1 - log2 - (t1 - t2) * c[2, j])
+                        if u1 < -0.5 or u2 < -0.5:
+                            change = _log_of_mean(probabilities, t1, directions[:, unit])
+                            change -= _log_of_mean(probabilities, t2, directions[:, unit])
+                        else:
+                            change = log1p(u1) - log1p(u2)
+                        sums[unit] += weights[pair] * (change - (t1 - t2) * c[2, j])
 
     return Kernel(kernel) if number != USER else _with_users_move(kernel, kind)
 
@@ -404,11 +405,11 @@ def _add_changes(
     for lane in range(len(moved)):
         first, second = u[lane], u[_LANES + lane]
         if softmax:
-            if n_log_terms > 0:
-                change = _log_of_ratio(n_log_terms, first, second, dtype)
+            if first < -0.5 or second < -0.5:
+                change = _log_of_mean(slopes, dtype.type(1), deltas[:, lane])
+                change -= _log_of_mean(slopes, dtype.type(1), deltas[:, _LANES + lane])
             else:
-                change = _log_of_mean(first, slopes, dtype.type(1), deltas[:, lane])
-                change -= _log_of_mean(second, slopes, dtype.type(1), deltas[:, _LANES + lane])
+                change = _log_of_ratio(n_log_terms, first, second, dtype)
             change -= deltas[label, lane] - deltas[label, _LANES + lane]
         else:
             change = (first - second) / dtype.type(len(slopes))

@@ -198,7 +198,9 @@ def _draw_parts(axes: Any, summaries: Sequence[Summary]) -> None:
         bottom += seconds
     several = len({one.setting.threads for one in summaries}) > 1
     axes.set(title="where a step's time goes", xlabel="workers x threads" if several else "workers", ylabel=unit)
-    axes.legend(frameon=False, ncols=2, fontsize=8)
+    # Room for the names above the bars.
+    axes.set_ylim(top=1.3 * axes.get_ylim()[1])
+    axes.legend(frameon=False, ncols=3, fontsize=8, loc="upper center")
 
 
 def _save(figure: Any, path: Path) -> None:
