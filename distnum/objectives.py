@@ -96,8 +96,12 @@ class Objective(Protocol):
         """
         ...
 
-    def shareable(self, batch: Any, dtype: DTypeLike) -> tuple[int, int]:
-        """What workers of one machine can find together at a batch: in how many blocks, and of how many bytes."""
+    @property
+    def shareable(self) -> Callable[[Any, DTypeLike], tuple[int, int]] | None:
+        """Tells of a batch what workers of one machine can find together: how many blocks, of how many bytes in all.
+
+        None if there is nothing of the kind.
+        """
         ...
 
     def at(self, params: Array, batch: Any, n_threads: int = 1, others: Others | None = None) -> Point:
@@ -246,8 +250,7 @@ class BlackBox:
         """An index costs as much as any other."""
         return np.diff(self.tiles).astype(np.float64)
 
-    def shareable(self, batch: Any, dtype: DTypeLike) -> tuple[int, int]:
-        return 0, 0
+    shareable = None
 
     def at(self, params: Array, batch: Any, n_threads: int = 1, others: Others | None = None) -> BlackBoxPoint:
         return BlackBoxPoint(self, params, batch)

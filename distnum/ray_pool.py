@@ -127,7 +127,7 @@ class RayPool(Closing):
                         f"{self._ray.cluster_resources().get(name, 0):g} of it; it has {there}."
                     )
             setup = self._put(Setup(objective, batch_at, self.n_threads, self._dtype, warm_up, self._folder))
-            if counts.most > 1 and self._folder is not None:
+            if objective.shareable is not None and counts.most > 1 and self._folder is not None:
                 self._board_shape = objective.shareable(batch_at(1), self._dtype)
             self._make_files()
             self._workers = RayWorkers(
