@@ -2,9 +2,9 @@
 
 For a layer and a block of examples this decides which units move at all, and how each can be
 followed to the loss: along a straight line or a curve in proportion to one vector of output
-changes, by a series of the loss, or by pushing its change through the layers that remain. Compiled loops do either for
-all rows of the layer; what they cannot compute (a user's NumPy function, a smooth activation
-moved very far) NumPy does.
+changes, by a series of the loss, or by pushing its change through the layers that remain.
+Compiled loops do all of it for all rows of the layer; what they cannot compute (a user's NumPy
+function, a smooth activation moved very far) NumPy does.
 """
 
 from __future__ import annotations
@@ -317,8 +317,9 @@ class Moves:
         preactivations = [at.preactivations[later][self._block] for later in range(number + 1, at.last)]
         farthest = float(t_max.max())
         for n_terms in _JET_TERMS:
+            # The coefficients would have to fall, which they do where weights are small: not worth a try.
             if farthest**n_terms > np.finfo(at.dtype).eps and n_terms < _JET_TERMS[-1]:
-                continue  # hardly
+                continue
             deltas = series.output_jets(weights, preactivations, self._activation, n_terms + _JET_TERMS_BEYOND)
             factors, labels = at.loss.factors[self._block], at.loss.labels[self._block]
             jets = series.loss_jets(deltas, at.network.loss_function.name, factors, labels)

@@ -211,8 +211,9 @@ class Propagation:
         layers = self.network.layers
         # In blocks whatever the number of threads: how a product rounds may depend on its shape.
         blocks = _blocks(len(x))
-        together = others is not None and n_threads == 1 and others.fits(*self.shareable((x, x), params.dtype))
-        passed = _Forward.empty(self.network, len(x), params.dtype, others.memory if others and together else None)
+        if others is not None and (n_threads > 1 or not others.fits(*self.shareable((x, x), params.dtype))):
+            others = None
+        passed = _Forward.empty(self.network, len(x), params.dtype, None if others is None else others.memory)
         sparse = np.count_nonzero(x[blocks[0]]) < _SPARSE * x[blocks[0]].size
 
         def forward(index: int) -> None:
@@ -233,10 +234,10 @@ class Propagation:
                 passed.preactivations[number][block] = a
                 z = self.network.activation.value(a)
 
-        if others and together:
-            others.find(len(blocks), forward)
-        else:
+        if others is None:
             on_threads(n_threads, forward, range(len(blocks)))
+        else:
+            others.find(len(blocks), forward)
         return passed
 
 

@@ -31,7 +31,18 @@ _PATIENCE_FACTOR, _PATIENCE_S = 0.5, 0.002
 _LINE_BYTES = 64
 
 
-class Shared:
+class _File:
+    """A file that goes with the session; ``file`` is its path."""
+
+    file: Path
+
+    def remove(self) -> None:
+        """Remove the file; who has it open keeps it."""
+        with contextlib.suppress(OSError):  # its folder may be gone
+            self.file.unlink()
+
+
+class Shared(_File):
     """The file, with two places each for the parameters and the gradient, used in turn.
 
     Whoever is late for one turn meets nothing of the next one. Whoever is later than that has
@@ -64,13 +75,8 @@ class Shared:
         """Where the gradient of a turn is put together."""
         return self._places[2 + turn % 2]
 
-    def remove(self) -> None:
-        """Remove the file; who has it open keeps it."""
-        with contextlib.suppress(OSError):  # its folder may be gone
-            self.file.unlink()
 
-
-class Board:
+class Board(_File):
     """Memory in which workers of one machine find something together, block by block.
 
     A block is found by whoever takes it first; its bits are the same whoever that is. A worker
@@ -125,11 +131,6 @@ class Board:
                 return False
             sleep(_LOOK_S)
         return True
-
-    def remove(self) -> None:
-        """Remove the file; who has it open keeps it."""
-        with contextlib.suppress(OSError):  # its folder may be gone
-            self.file.unlink()
 
 
 def carve(memory: NDArray[np.uint8] | None, parts: Sequence[tuple[tuple[int, ...], DTypeLike]]) -> list[Any]:
