@@ -38,6 +38,9 @@ _CONNECT_TIMEOUT_S = 10.0
 _END_TIMEOUT_S = 120.0
 _NO_AGENT_S = 20.0
 _LOOK_S = 0.5
+# The library below closes a TLS connection after the call that has used it, and asks for so long (aiohttp,
+# "Graceful shutdown"); without, the event loop ends before and leaves the socket open.
+_TLS_CLOSE_S = 0.25
 # Of what belongs to a job, in Ray's record of it. Nothing secret stands there.
 _COMMAND, _OUT = "distnum_command", "distnum_out"
 STOPPED = 130
@@ -214,11 +217,15 @@ class Cluster:
         async def tail() -> None:
             nonlocal n_written
             n_seen = 0  # a new connection begins at the beginning
-            async for text in self._client.tail_job_logs(number):
-                n_seen += len(text)
-                if n_seen > n_written:
-                    write(text[-(n_seen - n_written) :])
-                    n_written = n_seen
+            try:
+                async for text in self._client.tail_job_logs(number):
+                    n_seen += len(text)
+                    if n_seen > n_written:
+                        write(text[-(n_seen - n_written) :])
+                        n_written = n_seen
+            finally:
+                if self.address.startswith("https"):
+                    await asyncio.sleep(_TLS_CLOSE_S)
 
         while True:
             try:

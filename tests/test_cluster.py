@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
 import hashlib
@@ -12,16 +11,13 @@ import os
 import shutil
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from importlib.util import find_spec
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -230,6 +226,35 @@ class Running:
         return sum(1 for one in found["data"]["summary"] if one["raylet"].get("state") == "ALIVE")
 
 
+# In a process of its own, which takes all its connections with it.
+TLS = """
+import asyncio, ssl, sys
+
+port, certificate, key = sys.argv[1:]
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(certificate, key)
+
+async def copy(reader, writer):
+    try:
+        while data := await reader.read(2**16):
+            writer.write(data)
+            await writer.drain()
+    finally:
+        writer.close()
+
+async def serve(reader, writer):
+    there_reader, there_writer = await asyncio.open_connection("127.0.0.1", port)
+    await asyncio.gather(copy(reader, there_writer), copy(there_reader, writer), return_exceptions=True)
+
+async def listen():
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+asyncio.run(listen())
+"""
+
+
 @contextlib.contextmanager
 def behind_tls(port: int, certificate: Path) -> Iterator[int]:
     """A port where what listens at another one is reached by TLS, and its new certificate."""
@@ -237,38 +262,13 @@ def behind_tls(port: int, certificate: Path) -> Iterator[int]:
     made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
     made += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
     subprocess.run(made, check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    started: Future[tuple[int, Callable[[], None]]] = Future()
-
-    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    command = [sys.executable, "-c", TLS, str(port), str(certificate), str(key)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
-            while data := await reader.read(2**16):
-                writer.write(data)
-                await writer.drain()
-        except OSError:
-            pass  # who has gone away
+            assert process.stdout is not None
+            yield int(process.stdout.readline())
         finally:
-            writer.close()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.gather(copy(reader, there_writer), copy(there_reader, writer))
-
-    async def listen() -> None:
-        loop, ended = asyncio.get_running_loop(), asyncio.Event()
-        async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as server:
-            started.set_result((server.sockets[0].getsockname()[1], lambda: loop.call_soon_threadsafe(ended.set)))
-            await ended.wait()
-
-    thread = Thread(target=asyncio.run, args=(listen(),), daemon=True)
-    thread.start()
-    there, end = started.result(timeout=30)
-    try:
-        yield there
-    finally:
-        end()
-        thread.join(30)
+            process.kill()
 
 
 @pytest.fixture(scope="module")
