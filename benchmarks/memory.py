@@ -25,10 +25,11 @@ import numpy as np
 network = Network({sizes})
 objective = Propagation(network)
 params = network.initial_params()
+grad = np.empty_like(params)
 worker = Worker(objective, partial(batch_at, load_data(), 0, {batch_size}, np.float64))
 with single_threaded_blas():
     for step in (1, 2):
-        worker.grad_slice(step, step, params, all_tiles(objective.tiles), first=True)
+        worker.grad_slice(step, step, params, all_tiles(objective.tiles), grad, first=True)
 with open("/proc/self/status") as file:
     print(next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmHWM")))
 """

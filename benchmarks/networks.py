@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from distnum.data import Batch, load_data
 from distnum.networks import Network
-from distnum.plan import assemble
+from distnum.objectives import whole_gradient
 from distnum.propagation import Propagation
 
 __all__ = ["NetworkLoss", "backpropagation", "kinks_within", "propagated", "shrunk_digits"]
@@ -40,8 +40,7 @@ class NetworkLoss:
 
 def propagated(objective: Propagation, params: Array, batch: Batch) -> Array:
     """The whole gradient by distnum's propagation, on this core."""
-    every = np.arange(len(objective.tiles) - 1)
-    return assemble(objective.tiles, [every], [objective.at(params, batch).grad_slice(every)], objective.order)
+    return whole_gradient(objective, params, batch)
 
 
 def backpropagation(network: Network, params: Array, batch: Any) -> Array:

@@ -23,7 +23,6 @@ from benchmarks.timing import spread
 from distnum.config import Config
 from distnum.jobs import network_job
 from distnum.loop import run_steps
-from distnum.plan import shard_size
 from distnum.pools import SerialPool
 from distnum.propagation import Propagation
 from distnum.ray_pool import RayPool
@@ -36,16 +35,15 @@ class _IdlePoint:
     loss = 1.0
     group_s = None
 
-    def __init__(self, objective: IdlePropagation, params: np.ndarray, batch: Any) -> None:
-        self._arguments = objective, params, batch
+    def __init__(self, objective: IdlePropagation) -> None:
+        self._objective = objective
 
     @property
     def costs(self) -> np.ndarray:
-        return self._arguments[0].any_costs
+        return self._objective.any_costs
 
-    def grad_slice(self, shard: np.ndarray) -> np.ndarray:
-        objective, params, _ = self._arguments
-        return np.zeros(shard_size(objective.tiles, shard), params.dtype)
+    def grad_slice(self, shard: np.ndarray, grad: np.ndarray) -> None:
+        grad[:] = 0
 
 
 class IdlePropagation(Propagation):
@@ -56,7 +54,7 @@ class IdlePropagation(Propagation):
         return np.ones(len(self.tiles) - 1)
 
     def at(self, params: np.ndarray, batch: Any, n_threads: int = 1, others: Any = None) -> Any:
-        return _IdlePoint(self, params, batch)
+        return _IdlePoint(self)
 
 
 def measure(n_workers: int, n_steps: int = 200, n_warmup: int = 30) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from benchmarks.timing import interleaved, paired_ratio, spread
 from distnum.blas import single_threaded_blas
 from distnum.data import batch_at, load_data
 from distnum.networks import Network
+from distnum.objectives import whole_gradient
 from distnum.propagation import Propagation
 from distnum.ray_pool import RayPool
 from distnum.ray_session import ray_session
@@ -57,10 +58,10 @@ def compare_scaling(repeats: int = 9) -> dict[str, Any]:
             network = Network(sizes, activation)
             params, objective = network.initial_params(), Propagation(network)
             source = partial(batch_at, dataset, 0, batch_size, np.float64)
-            batch, tiles = source(1), np.arange(len(objective.tiles) - 1)
+            batch = source(1)
 
-            def on_threads(n: int, batch: Any = batch, tiles: Any = tiles, o: Any = objective, p: Any = params) -> None:
-                o.at(p, batch, n).grad_slice(tiles)
+            def on_threads(n: int, batch: Any = batch, o: Any = objective, p: Any = params) -> None:
+                whole_gradient(o, p, batch, n)
 
             with RayPool(objective, source, 1) as one, RayPool(objective, source, 2) as two:
                 for pool in (one, two):

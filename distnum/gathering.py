@@ -315,7 +315,7 @@ class Gathering:
         assert call is not None
         shard = call.task.shard
         worker.call = None
-        if self._shared is None:
+        if one.values is not None:
             self._grad[places_of(self._tiles, shard, self._order)] = one.values
         self._left[shard] = False
         if self._loss is None and one.loss is not None:

@@ -213,7 +213,9 @@ def _check_finite(job: Job, number: int, learning_rate: float, found: Gathered) 
         remedy = f"Try a smaller h{std}, or data of size one."
     if not np.isfinite(loss):
         raise NotFiniteError(f"The loss is {loss} in step {number}. {remedy}")
-    if not np.isfinite(grad).all():
+    with np.errstate(over="ignore", invalid="ignore"):
+        square = np.dot(grad, grad)  # finite only if all are, and quickly found
+    if not np.isfinite(square) and not np.isfinite(grad).all():
         index = int(np.flatnonzero(~np.isfinite(grad))[0])
         raise NotFiniteError(
             f"The partial derivative of parameter {job.objective.param_name(index)} (index {index}) is {grad[index]} "

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from distnum.errors import InputError, NotFiniteError
-from distnum.plan import Shard, Tiles, even_tiles, indices_of
+from distnum.plan import Shard, Tiles, all_tiles, even_tiles, indices_of
 from distnum.schemes import default_h, get_scheme, representable_h
 from distnum.shared import Others
 
-__all__ = ["BlackBox", "Layout", "LossFunction", "Objective", "Point", "check_takes"]
+__all__ = ["BlackBox", "Layout", "LossFunction", "Objective", "Point", "check_takes", "whole_gradient"]
 
 Array = NDArray[np.floating]
 Params: TypeAlias = "Array | Mapping[str, Array]"
@@ -46,8 +46,8 @@ class Point(Protocol):
         """What each tile costs beside the others, shape ``(n_tiles,)``."""
         ...
 
-    def grad_slice(self, shard: Shard) -> Array:
-        """The numerical gradient at the indices of a shard, its tiles one after the other."""
+    def grad_slice(self, shard: Shard, grad: Array) -> None:
+        """Put the numerical gradient at the indices of a shard where it belongs in ``grad``, shape ``(n_params,)``."""
         ...
 
     @property
@@ -113,6 +113,15 @@ class Objective(Protocol):
         ...
 
     def param_name(self, index: int) -> str: ...
+
+
+def whole_gradient(
+    objective: Objective, params: Array, batch: Any = None, n_threads: int = 1, others: Others | None = None
+) -> Array:
+    """The numerical gradient at ``params`` and a batch, computed here; shape ``(n_params,)``."""
+    grad = np.empty_like(params)
+    objective.at(params, batch, n_threads, others).grad_slice(all_tiles(objective.tiles), grad)
+    return grad
 
 
 @dataclass(frozen=True)
@@ -294,10 +303,10 @@ class BlackBoxPoint:
     def costs(self) -> NDArray[np.float64]:
         return self._objective.expected_costs(self._batch)
 
-    def grad_slice(self, shard: Shard) -> Array:
+    def grad_slice(self, shard: Shard, grad: Array) -> None:
         objective = self._objective
-        indices = indices_of(objective.tiles, shard).tolist()
-        return np.array([self._partial_derivative(index, objective) for index in indices], self._params.dtype)
+        for index in indices_of(objective.tiles, shard).tolist():
+            grad[index] = self._partial_derivative(index, objective)
 
     def _partial_derivative(self, index: int, objective: BlackBox) -> Any:
         scheme, params = objective.scheme, self._params

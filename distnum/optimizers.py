@@ -70,7 +70,8 @@ class Optimizer:
         direction, state = self._direction(grad, state, step)
         if self.weight_decay:
             direction = direction + self.weight_decay * params
-        return (params - learning_rate * direction).astype(params.dtype, copy=False), state
+        # In this order the sum needs no memory beside the product's.
+        return (-learning_rate * direction + params).astype(params.dtype, copy=False), state
 
     def _direction(self, grad: Array, state: OptimizerState, step: int) -> tuple[Array, OptimizerState]:
         if self.name == "sgd":

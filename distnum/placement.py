@@ -37,22 +37,23 @@ _TRIAL_FOR_S = 1.0
 def estimate_gradient_s(job: Job) -> float:
     """Seconds that one core needs for one gradient, from computing some of its tiles here."""
     params = job.initial.params.copy()
+    grad = np.empty_like(params)
     with single_threaded_blas():
         point = job.objective.at(params, job.batch_at(1))
         costs = point.costs
         order = np.argsort(-costs, kind="stable")
         if job.objective.thread_safe:
             # Compiles, or loads what was compiled, outside the measurement: some tiles of every layer.
-            point.grad_slice(np.unique(np.linspace(0, len(order) - 1, 64).astype(np.int64)))
+            point.grad_slice(np.unique(np.linspace(0, len(order) - 1, 64).astype(np.int64)), grad)
         started = perf_counter()
-        point.grad_slice(order[-1:])
+        point.grad_slice(order[-1:], grad)
         setup_s = perf_counter() - started  # of the cheapest tile: what does not grow with the tiles
         n_tiles = 1
         while True:
             # Evenly through the costs, so that the sample is like the whole.
             sample = np.unique(order[np.linspace(0, len(order) - 1, n_tiles).astype(np.int64)])
             started = perf_counter()
-            point.grad_slice(sample)
+            point.grad_slice(sample, grad)
             elapsed = perf_counter() - started
             if elapsed > _ESTIMATE_FOR_S or n_tiles >= len(order):
                 share = costs[sample].sum() / max(costs.sum(), 1e-300)

@@ -25,7 +25,6 @@ __all__ = [
     "indices_of",
     "make_shards",
     "places_of",
-    "shard_size",
 ]
 
 Tiles: TypeAlias = NDArray[np.int64]
@@ -112,11 +111,6 @@ def balance(costs: NDArray[np.floating], shards: Sequence[Shard]) -> float:
     return float(loads.max() / mean) if mean > 0 else 1.0
 
 
-def shard_size(tiles: Tiles, shard: Shard) -> int:
-    """How many parameter indices a shard has."""
-    return int((tiles[shard + 1] - tiles[shard]).sum())
-
-
 def indices_of(tiles: Tiles, shard: Shard) -> NDArray[np.int64]:
     """The places in the order that a shard has, its tiles one after the other.
 
@@ -145,24 +139,3 @@ def places_of(tiles: Tiles, shard: Shard, order: NDArray[np.integer] | None) -> 
 def all_tiles(tiles: Tiles) -> Shard:
     """The shard that has every tile."""
     return np.arange(len(tiles) - 1)
-
-
-def assemble(
-    tiles: Tiles,
-    shards: Sequence[Shard],
-    grad_slices: Sequence[NDArray[np.floating]],
-    order: NDArray[np.integer] | None = None,
-) -> NDArray[np.floating]:
-    """The whole gradient, shape ``(n_params,)``, from the slices of shards that have every tile between them.
-
-    Args:
-        tiles: boundaries.
-        shards, grad_slices: each slice has its shard's tiles one after the other.
-        order: the parameter indices in the order of the tiles; None if it is their own.
-    """
-    gradient = np.empty(int(tiles[-1]), grad_slices[0].dtype)
-    for shard, grad_slice in zip(shards, grad_slices, strict=True):
-        if grad_slice.shape != (shard_size(tiles, shard),):
-            raise ValueError(f"slice has shape {grad_slice.shape}; its shard has {shard_size(tiles, shard)} indices")
-        gradient[places_of(tiles, shard, order)] = grad_slice
-    return gradient

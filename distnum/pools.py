@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from distnum.blas import single_threaded_blas
 from distnum.memory import keep_freed_memory
 from distnum.objectives import Objective, Point
-from distnum.plan import Shard, all_tiles, places_of
+from distnum.plan import Shard, all_tiles
 from distnum.shared import Others
 
 __all__ = ["BatchAt", "Closing", "Gathered", "GradSlice", "KeptSlices", "Pool", "SerialPool", "Worker", "first_part"]
@@ -39,7 +39,8 @@ class GradSlice:
     """One worker's answer: the gradient at the indices of a shard.
 
     Attributes:
-        values: the partial derivatives, the shard's tiles one after the other.
+        values: the partial derivatives, the shard's tiles one after the other; None where they have
+            been put in place.
         loss: the loss at the point itself; None where it was not asked for.
         costs: of all tiles at the point, shape ``(n_tiles,)``; None where they were not asked for.
         compute_s: seconds that the worker computed.
@@ -47,7 +48,7 @@ class GradSlice:
         group_s: seconds of that for each group of tiles; None where the objective has no groups.
     """
 
-    values: Array
+    values: Array | None
     loss: float | None
     costs: NDArray[np.float64] | None
     compute_s: float
@@ -115,16 +116,18 @@ class Worker:
         step: int,
         params: Array,
         shard: Shard,
+        grad: Array,
         first: bool,
         more: bool = False,
         others: Others | None = None,
     ) -> GradSlice:
-        """The slice of a shard at a step's batch.
+        """Put the slice of a shard at a step's batch in place.
 
         Args:
             turn: number of the gradient that it is a slice of.
             step, params: where that gradient is taken.
             shard: its tiles.
+            grad: where the gradient is put together, shape ``(n_params,)``.
             first: whether to tell what is known of the whole, too.
             more: whether another slice of the same gradient will be asked for.
             others: who else is at this gradient.
@@ -136,17 +139,17 @@ class Worker:
                 params = params.copy()  # a black box is differenced in place
             point = self._objective.at(params, self._batch_at(step), self.n_threads, others)
         before = None if point.group_s is None else point.group_s.copy()
-        values = point.grad_slice(shard)
+        point.grad_slice(shard, grad)
         group_s = None if point.group_s is None or before is None else point.group_s - before
         loss, costs = (point.loss, point.costs) if first else (None, None)
         self._turn, self._point = (turn, point) if more else (None, None)
-        return GradSlice(values, loss, costs, perf_counter() - started, process_time() - busy, group_s)
+        return GradSlice(None, loss, costs, perf_counter() - started, process_time() - busy, group_s)
 
     def warm_up(self, params: Array) -> None:
         """Load, or compile, what slices need: some tiles of every group are computed and thrown away."""
         n_tiles = len(self._objective.tiles) - 1
         shard = np.unique(np.linspace(0, n_tiles - 1, 64).astype(np.int64))
-        self.grad_slice(0, 1, params, shard, first=True)
+        self.grad_slice(0, 1, params, shard, np.empty_like(params), first=True)
 
 
 class Pool(Protocol):
@@ -255,9 +258,8 @@ class SerialPool(Closing):
         answers = []
         with single_threaded_blas():
             for part, more in self._parts(left, costs, kept is not None):
-                one = self._worker.grad_slice(self._turn, step, params, part, loss is None, more)
+                one = self._worker.grad_slice(self._turn, step, params, part, grad, loss is None, more)
                 answers.append((part, one))
-                grad[places_of(objective.tiles, part, objective.order)] = one.values
                 loss = one.loss if loss is None else loss
                 if kept is not None:
                     kept.finished(part, grad, loss)

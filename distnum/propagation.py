@@ -321,23 +321,24 @@ class PropagationPoint:
     def costs(self) -> NDArray[np.float64]:
         return self._objective.tile_costs(self._pairs)
 
-    def grad_slice(self, shard: Shard) -> Array:
-        """The numerical gradient at the places of a shard, its tiles one after the other."""
-        portions = []
+    def grad_slice(self, shard: Shard, grad: Array) -> None:
+        """Put the numerical gradient at the indices of a shard where it belongs in ``grad``, shape ``(n_params,)``."""
+        portions, places = [], []
         for number, group in enumerate(self._objective.unit_groups):
             tiles = shard - group.first_tile
             tiles = tiles[(tiles >= 0) & (tiles < len(group.rows) - 1)]
             if tiles.size:
-                portions.append(self._portion(number, group, indices_of(group.rows, tiles)))
+                rows = indices_of(group.rows, tiles)
+                portions.append(self._portion(number, group, rows))
+                places.append((self._network.layers[group.number].rows(grad)[:, group.units], rows))
         follow(portions, self._n_threads, self.group_s)
-        totals = [portion.total[:, : portion.n_units] for portion in portions]
-        values = np.empty(sum(total.size for total in totals), self._base.dtype)
         divisor = self._base.scheme.denominator * self._base.h * self._n_examples
-        start = 0
-        for total in totals:
-            np.divide(total, divisor, out=values[start : start + total.size].reshape(total.shape))
-            start += total.size
-        return values
+        for portion, (of_units, rows) in zip(portions, places, strict=True):
+            total = portion.total[:, : portion.n_units]
+            if len(rows) == len(of_units):
+                np.divide(total, divisor, out=of_units)
+            else:
+                of_units[rows] = total / divisor
 
     def _portion(self, number: int, group: UnitGroup, rows: NDArray[np.int64]) -> Portion:
         """Some rows of a layer at a group of its units."""

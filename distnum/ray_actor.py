@@ -73,7 +73,7 @@ class DistnumWorker:
         self._worker = Worker(setup.objective, setup.batch_at, setup.n_threads)
         self._shared: Shared | None = None
         self._board: Board | None = None
-        self._places: tuple[Shard, Any] = np.empty(0, np.int64), slice(0)
+        self._grad: Array | None = None  # where slices are put that are sent
         self._listener = _listener(setup.folder)
 
     def ready(self) -> tuple[int, str, str, str | None]:
@@ -108,18 +108,19 @@ class DistnumWorker:
         objective = self._setup.objective
         shared = self._attach(asked.file)
         if shared is not None:
-            params = shared.params(asked.turn).view()
+            params, grad = shared.params(asked.turn).view(), shared.grad(asked.turn)
             params.flags.writeable = False
-        assert params is not None
+        else:
+            assert params is not None
+            if self._grad is None:
+                self._grad = np.empty_like(params)
+            grad = self._grad
         self._worker.n_threads = asked.n_threads
         found = self._worker.grad_slice(
-            asked.turn, asked.step, params, asked.shard, asked.first, asked.more, self._others(asked)
+            asked.turn, asked.step, params, asked.shard, grad, asked.first, asked.more, self._others(asked)
         )
-        if shared is not None:
-            if not np.array_equal(self._places[0], asked.shard):  # most steps ask for the same
-                self._places = asked.shard, places_of(objective.tiles, asked.shard, objective.order)
-            shared.grad(asked.turn)[self._places[1]] = found.values
-            found = replace(found, values=found.values[:0])
+        if shared is None:
+            found = replace(found, values=grad[places_of(objective.tiles, asked.shard, objective.order)])
         return pickle.dumps(found, pickle.HIGHEST_PROTOCOL)
 
     def _others(self, asked: Task) -> Others | None:

@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from distnum.blas import single_threaded_blas
 from distnum.errors import InputError
 from distnum.networks import Network
-from distnum.objectives import BlackBox, Layout
-from distnum.plan import assemble
+from distnum.objectives import BlackBox, Layout, whole_gradient
 from distnum.propagation import Propagation
 
 __all__ = ["TwoLayerNet"]
@@ -83,9 +82,7 @@ class TwoLayerNet:
         else:
             raise InputError(f"method is {method!r}; it must be one of propagate, naive.")
         with single_threaded_blas():
-            every = np.arange(len(objective.tiles) - 1)
-            grad = assemble(objective.tiles, [every], [objective.at(params, batch).grad_slice(every)], objective.order)
-        return self._network.unpack(grad)
+            return self._network.unpack(whole_gradient(objective, params, batch))
 
     def _flat(self) -> Array:
         return self._network.pack(self.params).astype(np.float64, copy=False)

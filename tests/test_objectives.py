@@ -10,12 +10,8 @@ import pytest
 import distnum
 from distnum import InputError, TrainingError
 from distnum.networks import Network
-from distnum.objectives import BlackBox, Layout
+from distnum.objectives import BlackBox, Layout, whole_gradient
 from tests.reference import POINTS, naive_gradient, random_batch, relative_error
-
-
-def whole_gradient(objective: BlackBox, params: np.ndarray, batch: Any = None) -> np.ndarray:
-    return objective.at(params, batch).grad_slice(np.arange(len(objective.tiles) - 1))
 
 
 @pytest.mark.parametrize("scheme", POINTS)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from distnum.plan import assemble, balance, even_tiles, make_shards
+from distnum.plan import balance, even_tiles, make_shards, places_of
 
 
 @given(st.integers(1, 10_000), st.integers(1, 500))
@@ -46,22 +45,13 @@ def test_balance_of_uneven_costs() -> None:
 
 
 @given(st.integers(1, 300), st.integers(1, 40), st.integers(1, 9))
-def test_assembling_the_slices_gives_the_whole(n_params: int, n_tiles: int, n_shards: int) -> None:
+def test_the_places_of_all_shards_are_all_places(n_params: int, n_tiles: int, n_shards: int) -> None:
     tiles = even_tiles(n_params, n_tiles)
-    whole = np.random.default_rng(n_params).random(n_params)
     shards = make_shards(np.random.default_rng(1).random(len(tiles) - 1), n_shards)
-    slices = []
-    for shard in shards:
-        parts = [whole[tiles[t] : tiles[t + 1]] for t in shard.tolist()]
-        slices.append(np.concatenate([*parts, np.empty(0)]))
-    np.testing.assert_array_equal(assemble(tiles, shards, slices), whole)
-    order = np.random.default_rng(2).permutation(n_params)
-    np.testing.assert_array_equal(assemble(tiles, shards, slices, order)[order], whole)
-
-
-def test_a_slice_of_the_wrong_size_is_refused() -> None:
-    with pytest.raises(ValueError, match="slice has shape"):
-        assemble(even_tiles(4, 2), [np.array([0])], [np.zeros(3)])
+    everywhere = np.arange(n_params)
+    for order in (None, np.random.default_rng(2).permutation(n_params)):
+        found = np.concatenate([everywhere[places_of(tiles, shard, order)] for shard in shards])
+        np.testing.assert_array_equal(np.sort(found), everywhere)
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=200), st.integers(1, 20), st.integers(1, 70))

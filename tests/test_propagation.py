@@ -18,8 +18,9 @@ from distnum.bends import LaterLayer, later_bends
 from distnum.data import batch_at, load_data
 from distnum.jets import enough_terms, loss_jets, output_jets
 from distnum.networks import Network
-from distnum.plan import assemble, balance, make_shards
-from distnum.propagation import Propagation, PropagationPoint
+from distnum.objectives import whole_gradient
+from distnum.plan import Shard, balance, make_shards, places_of
+from distnum.propagation import Propagation
 from tests.reference import (
     POINTS,
     backpropagated_gradient,
@@ -35,14 +36,6 @@ ACTIVATIONS = ["relu", "leaky_relu:0.2", "tanh", "sigmoid", "softplus", "identit
 SHAPES = [(9, 4), (9, 6, 4), (9, 6, 5, 4), (9, 5, 5, 4, 3)]
 
 
-def gradient_of(objective: Propagation, point: PropagationPoint) -> np.ndarray:
-    return assemble(objective.tiles, [all_of(objective)], [point.grad_slice(all_of(objective))], objective.order)
-
-
-def all_of(objective: Propagation) -> np.ndarray:
-    return np.arange(len(objective.tiles) - 1)
-
-
 def network_params(network: Network, seed: int = 0, dtype: type = np.float64) -> np.ndarray:
     # Biases too: at zero, `step` and `sign` would stand exactly on their jumps.
     return (0.7 * np.random.default_rng(seed).standard_normal(network.n_params)).astype(dtype)
@@ -56,7 +49,7 @@ def test_agrees_with_the_naive_oracle(sizes: tuple[int, ...], activation: str) -
         network = Network(sizes, activation, loss)
         params, batch = network_params(network), random_batch(network, 7)
         objective = Propagation(network, scheme, h)
-        found = gradient_of(objective, objective.at(params, batch))
+        found = whole_gradient(objective, params, batch)
         expected = naive_gradient(network, params, batch, POINTS[scheme], h)
         assert relative_error(found, expected) <= 1e-9, (loss, scheme, h)
 
@@ -75,7 +68,7 @@ def test_kinks_within_the_step_are_crossed_as_they_are(activation: str) -> None:
     a = network.forward(params, batch[0]).preactivations[0][:8].diagonal()
     assert np.abs(a - (1 / 6 if activation == "quantize:4" else 0.0)).max() < 1e-4
     objective = Propagation(network, "central", 1e-4)
-    found = gradient_of(objective, objective.at(params, batch))
+    found = whole_gradient(objective, params, batch)
     expected = naive_gradient(network, params, batch, POINTS["central"], 1e-4)
     assert relative_error(found, expected) <= 1e-9
     if activation == "relu":
@@ -94,7 +87,7 @@ def test_later_units_that_bend_are_followed_one_by_one_or_pushed(
     params, batch = network_params(network), random_batch(network, 5)
     for h in (1e-3, 0.05):
         objective = Propagation(network, "central", h)
-        found = gradient_of(objective, objective.at(params, batch))
+        found = whole_gradient(objective, params, batch)
         assert relative_error(found, naive_gradient(network, params, batch, POINTS["central"], h)) <= 1e-9
 
 
@@ -140,7 +133,7 @@ def test_smooth_later_layers_are_followed_by_series_or_pushed(
         params, batch = network_params(network) * scale, random_batch(network, 5)
         objective = Propagation(network, "central", h)
         pushed.clear()
-        found = gradient_of(objective, objective.at(params, batch))
+        found = whole_gradient(objective, params, batch)
         assert relative_error(found, naive_gradient(network, params, batch, POINTS["central"], h)) <= 1e-9
         if h == 1e-4:
             assert bool(pushed) == (terms in ((), (3,)))
@@ -186,7 +179,7 @@ def test_smooth_networks_have_the_truncation_of_the_scheme_only(sizes, activatio
     expected = backpropagated_gradient(network, params, batch)
     for scheme, h, most in [("central", 1e-4, 1e-8), ("central4", 1e-3, 1e-9)]:
         objective = Propagation(network, scheme, h)
-        found = gradient_of(objective, objective.at(params, batch))
+        found = whole_gradient(objective, params, batch)
         assert relative_error(found, expected) <= most, scheme
 
 
@@ -208,7 +201,7 @@ def test_the_article_network_agrees_with_backpropagation_away_from_kinks(init_st
         ("central4", slice(None), 1e-12),
     ):
         objective = Propagation(network, scheme, 1e-4)
-        found = gradient_of(objective, objective.at(params, batch))
+        found = whole_gradient(objective, params, batch)
         assert relative_error(found[where], expected[where]) <= most
 
 
@@ -219,7 +212,7 @@ def test_float32_keeps_most_of_its_digits() -> None:
     clear = np.abs(network.forward(params, x).preactivations[0]).min(axis=1) > 2e-4
     batch = (x[clear], y[clear])
     objective = Propagation(network, "central", 1e-4)
-    found = gradient_of(objective, objective.at(params, batch))
+    found = whole_gradient(objective, params, batch)
     assert found.dtype == np.float32
     wide = (batch[0].astype(np.float64), batch[1])
     assert relative_error(found, backpropagated_gradient(network, params.astype(np.float64), wide)) <= 5e-4
@@ -229,8 +222,8 @@ def test_real_and_one_hot_targets() -> None:
     network = Network((9, 6, 4), "tanh", "mean_squared_error")
     params, (x, labels) = network_params(network), random_batch(network, 11)
     objective = Propagation(network)
-    by_labels = gradient_of(objective, objective.at(params, (x, labels)))
-    by_rows = gradient_of(objective, objective.at(params, (x, np.eye(4)[labels])))
+    by_labels = whole_gradient(objective, params, (x, labels))
+    by_rows = whole_gradient(objective, params, (x, np.eye(4)[labels]))
     np.testing.assert_array_equal(by_labels, by_rows)
 
 
@@ -255,7 +248,7 @@ def test_activations_of_the_user(compiled: bool, hidden: tuple[int, ...], loss: 
     )
     params, batch = network_params(network), random_batch(network, 9)
     objective = Propagation(network, "central", h)
-    found = gradient_of(objective, objective.at(params, batch))
+    found = whole_gradient(objective, params, batch)
     expected = naive_gradient(oracle, params, batch, POINTS["central"], h)
     # Nothing is known of the function, so that its changes are differences of its values.
     assert relative_error(found, expected) <= 1e-10 / h
@@ -273,6 +266,19 @@ def test_an_activation_of_the_user_trains() -> None:
     assert network.loss(params - 0.1 * grad, batch) < network.loss(params, batch)
 
 
+def assert_put_together(
+    objective: Propagation, params: np.ndarray, batch: tuple, shards: list[Shard], whole: np.ndarray
+) -> None:
+    """Each shard's slice is that of the whole gradient, and nothing beside it is touched."""
+    for shard in shards:
+        expected = np.full_like(whole, np.nan)
+        places = places_of(objective.tiles, shard, objective.order)
+        expected[places] = whole[places]
+        found = np.full_like(whole, np.nan)
+        objective.at(params, batch).grad_slice(shard, found)
+        np.testing.assert_array_equal(found, expected, err_msg=f"{len(shards)} shards")
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("activation", ["relu", "tanh", "leaky_relu", "quantize:4"])
 def test_bits_do_not_depend_on_the_shards(activation: str, dtype: type) -> None:
@@ -281,12 +287,10 @@ def test_bits_do_not_depend_on_the_shards(activation: str, dtype: type) -> None:
     params, batch = network_params(network, dtype=dtype), (x.astype(dtype), y)
     objective = Propagation(network, "central", 1e-2)
     point = objective.at(params, batch)
-    whole = gradient_of(objective, point)
+    whole = whole_gradient(objective, params, batch)
     for n_shards in (2, 3, 5, 7, 64):
         shards = make_shards(point.costs, n_shards, objective.groups)
-        slices = [objective.at(params, batch).grad_slice(shard) for shard in shards]
-        grad = assemble(objective.tiles, shards, slices, objective.order)
-        np.testing.assert_array_equal(grad, whole, err_msg=f"{n_shards} shards")
+        assert_put_together(objective, params, batch, shards, whole)
 
 
 @pytest.mark.parametrize(
@@ -303,10 +307,10 @@ def test_bits_do_not_depend_on_the_threads(activation: str, hidden: tuple[int, .
     network = Network((784, *hidden, 10), activation)
     params, batch = network.initial_params(), batch_at(load_data(), 0, 300, np.float64, 1)
     objective = Propagation(network, "central", h)
-    alone = gradient_of(objective, objective.at(params, batch))
+    alone = whole_gradient(objective, params, batch)
     for n_threads in (2, 3):
-        point = objective.at(params, batch, n_threads)
-        np.testing.assert_array_equal(gradient_of(objective, point), alone, err_msg=f"{n_threads} threads")
+        found = whole_gradient(objective, params, batch, n_threads)
+        np.testing.assert_array_equal(found, alone, err_msg=f"{n_threads} threads")
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "quantize:4"])
@@ -314,17 +318,16 @@ def test_groups_of_units_give_the_same_gradient(activation: str, monkeypatch: py
     network = Network((40, 30, 20, 5), activation)
     params, batch = network_params(network), random_batch(network, 20)
     objective = Propagation(network, "central", 1e-2)
-    together = gradient_of(objective, objective.at(params, batch))
+    together = whole_gradient(objective, params, batch)
     assert objective.order is None
     monkeypatch.setattr("distnum.propagation._GROUP_UNITS", 7)
     grouped = Propagation(network, "central", 1e-2)
     assert sorted(grouped.order.tolist()) == list(range(network.n_params))
-    found = gradient_of(grouped, grouped.at(params, batch))
+    found = whole_gradient(grouped, params, batch)
     np.testing.assert_allclose(found, together, rtol=1e-10, atol=1e-13)
     for n_shards in (2, 5, 64):
         shards = make_shards(grouped.at(params, batch).costs, n_shards, grouped.groups)
-        slices = [grouped.at(params, batch).grad_slice(shard) for shard in shards]
-        np.testing.assert_array_equal(assemble(grouped.tiles, shards, slices, grouped.order), found)
+        assert_put_together(grouped, params, batch, shards, found)
 
 
 def test_few_shards_share_a_group_of_units() -> None:
@@ -381,9 +384,10 @@ from distnum.propagation import Propagation
 network = Network((784, 256, 256, 10))
 objective = Propagation(network)
 worker = Worker(objective, partial(batch_at, load_data(), 0, 500, np.float64))
+grad = np.empty(network.n_params)
 for step in range(1, 4):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    worker.grad_slice(step, step, network.initial_params(), all_tiles(objective.tiles), first=True)
+    worker.grad_slice(step, step, network.initial_params(), all_tiles(objective.tiles), grad, first=True)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
@@ -401,6 +405,5 @@ def test_an_input_that_is_zero_everywhere_costs_and_changes_nothing() -> None:
     params, (x, y) = network_params(network), random_batch(network, 11)
     x[:, 3] = 0
     objective = Propagation(network)
-    point = objective.at(params, (x, y))
-    assert point.costs[3] == 0
-    assert not network.unpack(gradient_of(objective, point))["W1"][3].any()
+    assert objective.at(params, (x, y)).costs[3] == 0
+    assert not network.unpack(whole_gradient(objective, params, (x, y)))["W1"][3].any()

@@ -11,6 +11,7 @@ import pytest
 
 from distnum.data import batch_at, load_data
 from distnum.networks import Network
+from distnum.objectives import whole_gradient
 from distnum.propagation import Propagation
 from distnum.shared import Board, Others, Shared
 
@@ -31,7 +32,7 @@ def board(tmp_path: Path) -> Board:
 
 
 def gradient(others: Others | None, params: np.ndarray = PARAMS) -> np.ndarray:
-    return OBJECTIVE.at(params, BATCH, 1, others).grad_slice(np.arange(len(OBJECTIVE.tiles) - 1))
+    return whole_gradient(OBJECTIVE, params, BATCH, 1, others)
 
 
 def test_several_at_once_get_the_bits_of_one_alone(board: Board) -> None:
