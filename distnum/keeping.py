@@ -42,7 +42,9 @@ class Keeper:
         self.events: list[dict[str, Any]] = []
         self.slices = None
         if run is not None:
-            self.slices = StepSlices(run.slices_folder, job.objective, self._deciding, self._slices_failed)
+            self.slices = StepSlices(
+                run.slices_folder, job.objective, self._deciding, self._slices_failed, self._slices_written
+            )
 
     def event(self, event: Event) -> None:
         """Say what happened, and keep it."""
@@ -108,6 +110,17 @@ class Keeper:
 
     def _slices_failed(self, path: Path, error: OSError) -> None:
         log.warning(f"{path} cannot be written: {error.strerror or error}. The step goes on.")
+
+    def _slices_written(self) -> None:
+        """Put them to where the run is mirrored, after what is being put there."""
+        self._thread.submit(self._publish_slices)
+
+    def _publish_slices(self) -> None:
+        assert self._run is not None
+        try:
+            self._run.publish()
+        except TrainingError as error:
+            log.warning("%s The step goes on.", error)
 
     def close(self) -> None:
         """Wait for what is being written.

@@ -11,10 +11,13 @@ import contextlib
 import json
 import os
 import platform
+import re
 import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from time import sleep, time
 from typing import Any
@@ -23,7 +26,7 @@ from uuid import uuid4
 from distnum.errors import InputError
 from distnum.reaper import start_reaper
 
-__all__ = ["Mirror", "fetched", "is_uri"]
+__all__ = ["Mirror", "check_no_password", "fetched", "is_there", "is_uri", "on_a_disk"]
 
 _LOCK = ".lock"
 _PREFIX = "distnum-mirror-"
@@ -31,6 +34,8 @@ _PREFIX = "distnum-mirror-"
 _BEAT_S, _GONE_S = 20.0, 90.0
 # After taking a place, look again: another process may have done the same at the same moment.
 _SETTLE_S = 1.0
+# File systems that have no folders to be made; to "make" one may make a bucket.
+_OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "r2"}
 
 
 def is_uri(place: str | Path | None) -> bool:
@@ -42,8 +47,37 @@ def is_uri(place: str | Path | None) -> bool:
     return isinstance(place, str) and "://" in place
 
 
+def on_a_disk(uri: str) -> bool:
+    """Whether a URI means another thing on each machine: a path of its own."""
+    return uri.partition("://")[0] in ("file", "local")
+
+
+def check_no_password(place: str | None, field: str) -> None:
+    """Refuse a URI that holds a password: it would stand in run folders, logs and records of jobs.
+
+    Raises:
+        InputError: it does; the text does not hold it.
+    """
+    if place is not None and re.search(r"://[^/@]*:[^/@]*@", place):
+        raise InputError(
+            f"{field} is a URI that holds a password; give that in the environment or in the configuration of fsspec."
+        )
+
+
+def is_there(place: str) -> bool:
+    """Whether a run has been kept at a place, a folder or a URI."""
+    if not is_uri(place):
+        return (Path(place) / "config.toml").exists()
+    try:
+        fs, root = _file_system(place, "out")
+        return bool(fs.exists(f"{root}/config.toml"))
+    except Exception:  # it is out of reach
+        return False
+
+
 def _file_system(uri: str, field: str) -> tuple[Any, str]:
     """The file system of a URI, and the path in it."""
+    check_no_password(uri, field)
     try:
         import fsspec
     except ImportError:
@@ -79,7 +113,7 @@ class Mirror:
         self._field = field
         self._fs, self._root = _file_system(self.uri, field)
         _remove_forsaken()
-        self.folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{_this_machine()}-{os.getpid()}-"))
         self._sent: dict[str, tuple[int, int]] = {}
         self._holder = uuid4().hex
         self._stop: threading.Event | None = None
@@ -109,6 +143,11 @@ class Mirror:
         self._stop = threading.Event()
         threading.Thread(target=self._keep_beating, args=(self._stop,), daemon=True).start()
 
+    def _check_ours(self) -> None:
+        """Refuse to write where another process has taken over, because this one was not heard of for long."""
+        if self._stop is not None and ((self._lock() or {}).get("holder", self._holder)) != self._holder:
+            raise OSError(None, "another process has taken this run over", self.uri)
+
     def _lock(self) -> dict[str, Any] | None:
         try:
             return dict(json.loads(self._fs.cat_file(f"{self._root}/{_LOCK}")))
@@ -132,6 +171,7 @@ class Mirror:
     def _keep_beating(self, stop: threading.Event) -> None:
         while not stop.wait(_BEAT_S):
             with contextlib.suppress(Exception):  # what cannot be written is met, and said, where files are
+                self._check_ours()
                 self._beat()
 
     # --- files --------------------------------------------------------------------
@@ -147,6 +187,8 @@ class Mirror:
             raise InputError(f"{self._field} is {self.uri!r}, which cannot be read: {_first_line(error)}.") from None
         # Some file systems tell the path with a slash or a protocol before it.
         names = [str(path)[str(path).index(self._root) + len(self._root) + 1 :] for path in found]
+        if odd := [name for name in names if name.startswith("/") or ".." in name.split("/")]:
+            raise InputError(f"{self._field} is {self.uri!r}, where {odd[0]!r} lies, which is no file of a run.")
         return [name for name in names if not name.split("/")[-1].startswith(".")]
 
     def fetch(self) -> None:
@@ -163,7 +205,7 @@ class Mirror:
             self._sent[name] = _state(path)
 
     def publish(self) -> None:
-        """Put what has changed here, and remove there what is no longer here.
+        """Put what has changed here, and remove there the checkpoints and slices that were removed here.
 
         Raises:
             OSError: it cannot be.
@@ -173,7 +215,11 @@ class Mirror:
             name = path.relative_to(self.folder).as_posix()
             if not any(part.startswith(".") for part in name.split("/")) and path.is_file():
                 here[name] = path
+        gone = [name for name in self._sent if name not in here]
+        if lost := [name for name in gone if "/" not in name]:  # which no run removes
+            raise OSError(None, f"its copy here, {self.folder}, has lost {lost[0]}", self.uri)
         try:
+            self._check_ours()
             # First checkpoints, so that rows never lie beyond all of them; the result, which says that
             # the run is complete, last.
             for name in sorted(here, key=lambda name: (not name.startswith("checkpoints/"), name == "result.json")):
@@ -181,18 +227,21 @@ class Mirror:
                 if self._sent.get(name) != state:
                     self._put(name, here[name].read_bytes())
                     self._sent[name] = state
-            for name in [name for name in self._sent if name not in here]:
+            for name in gone:
                 with contextlib.suppress(FileNotFoundError):
                     self._fs.rm_file(f"{self._root}/{name}")
                 del self._sent[name]
         except Exception as error:
-            raise OSError(None, _first_line(error), self.uri) from error
+            reason = error.strerror if isinstance(error, OSError) and error.errno is None else None
+            raise OSError(None, reason or _first_line(error), self.uri) from error
 
     def _put(self, name: str, content: bytes) -> None:
-        """One file, whole or not at all."""
+        """One file, whole or not at all on disks and object stores."""
         path = f"{self._root}/{name}"
-        self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-        if "file" in ([self._fs.protocol] if isinstance(self._fs.protocol, str) else self._fs.protocol):
+        protocols = {self._fs.protocol} if isinstance(self._fs.protocol, str) else set(self._fs.protocol)
+        if not protocols & _OBJECT_STORES:
+            self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        if "file" in protocols:
             # Object stores show an object when it is whole; a file system shows a file as it grows.
             head, _, tail = path.rpartition("/")
             aside = f"{head}/.{tail}.{self._holder}.part"
@@ -200,6 +249,15 @@ class Mirror:
             os.replace(aside, path)
         else:
             self._fs.pipe_file(path, content)
+
+    def keep_folder(self) -> Path | None:
+        """Keep what is here beyond ``close``, where it could not be put to its place; returns its folder then."""
+        try:
+            kept = Path(tempfile.mkdtemp(prefix="distnum-kept-"))
+            shutil.copytree(self.folder, kept, dirs_exist_ok=True)
+        except OSError:  # it is gone, or there is no room
+            return None
+        return kept
 
     def close(self) -> None:
         """Give the place back, and remove the folder here."""
@@ -230,10 +288,20 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
+@cache
+def _this_machine() -> str:
+    """A name for where process ids mean what they do here: folders for temporary files may be shared by machines."""
+    told = platform.node()
+    with contextlib.suppress(OSError):  # on Linux only
+        told += Path("/proc/sys/kernel/random/boot_id").read_text() + os.readlink("/proc/self/ns/pid")
+    return sha256(told.encode()).hexdigest()[:8]
+
+
 def _remove_forsaken() -> None:
     """Remove folders of processes that were killed."""
-    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        pid = path.name.removeprefix(_PREFIX).partition("-")[0]
+    mine = f"{_PREFIX}{_this_machine()}-"
+    for path in Path(tempfile.gettempdir()).glob(f"{mine}*"):
+        pid = path.name.removeprefix(mine).partition("-")[0]
         if pid.isdecimal() and not _is_alive(int(pid)):
             shutil.rmtree(path, ignore_errors=True)
 
@@ -246,7 +314,7 @@ def fetched(uri: str, field: str) -> Iterator[Path]:
         InputError: it cannot be had.
     """
     fs, path = _file_system(uri, field)
-    with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-") as folder:
+    with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{_this_machine()}-{os.getpid()}-") as folder:
         to = Path(folder) / path.rpartition("/")[2]
         try:
             if not fs.exists(path):

@@ -236,12 +236,13 @@ class RunFolder:
         if self._mirror is not None:
             if self._begun:
                 try:
-                    self._publish()
+                    self.publish()
                 except TrainingError as error:
-                    log.warning(str(error))
+                    kept = self._mirror.keep_folder()
+                    log.warning("%s%s", error, f" What is not there is kept in {kept}." if kept else "")
             self._mirror.close()
 
-    def _publish(self) -> None:
+    def publish(self) -> None:
         """Put what is finished to where the run is mirrored."""
         if self._mirror is not None:
             try:
@@ -252,6 +253,12 @@ class RunFolder:
                     f"with: distnum resume {self.name}"
                 ) from None
 
+    def _not_written(self, path: Path, error: OSError) -> TrainingError:
+        return TrainingError(
+            f"{path} cannot be written: {error.strerror or error}. What was written before is intact; "
+            f"make room and continue with: distnum resume {self.name}"
+        )
+
     def config_values(self) -> dict[str, Any]:
         """What stands in ``config.toml``."""
         return read_toml(self.config_file)
@@ -261,7 +268,7 @@ class RunFolder:
         try:
             write_whole(self.config_file, write_toml(values).encode())
         except OSError as error:
-            raise _not_written(self.config_file, error) from None
+            raise self._not_written(self.config_file, error) from None
 
     def result(self) -> dict[str, Any] | None:
         """What stands in ``result.json``, if the run has all its steps and its model."""
@@ -296,7 +303,7 @@ class RunFolder:
         except OSError as error:
             with contextlib.suppress(OSError):
                 self._metrics.truncate(before)  # no half of a row stays
-            raise _not_written(self.metrics_file, error) from None
+            raise self._not_written(self.metrics_file, error) from None
         self._unwritten = []
 
     def append_event(self, row: Mapping[str, Any]) -> None:
@@ -305,7 +312,7 @@ class RunFolder:
             with self.events_file.open("ab") as file:
                 file.write(json_text(row).encode() + b"\n")
         except OSError as error:
-            raise _not_written(self.events_file, error) from None
+            raise self._not_written(self.events_file, error) from None
 
     def rewrite_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Put these rows into ``metrics.jsonl`` in place of those there."""
@@ -316,7 +323,7 @@ class RunFolder:
             self._metrics.close()
             self._metrics = self.metrics_file.open("ab", buffering=0)
         except OSError as error:
-            raise _not_written(self.metrics_file, error) from None
+            raise self._not_written(self.metrics_file, error) from None
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows written so far; a last line cut short is left out.
@@ -356,7 +363,7 @@ class RunFolder:
             write_whole(self.metrics_file, b"".join(line + b"\n" for line in lines[:n_kept]))
             self._metrics = self.metrics_file.open("ab", buffering=0)
         except OSError as error:
-            raise _not_written(self.metrics_file, error) from None
+            raise self._not_written(self.metrics_file, error) from None
         return rows
 
     @property
@@ -407,8 +414,8 @@ class RunFolder:
                 if old not in planned:
                     old.unlink(missing_ok=True)
         except OSError as error:
-            raise _not_written(path, error) from None
-        self._publish()
+            raise self._not_written(path, error) from None
+        self.publish()
         return path
 
     def checkpoint_at(self, step: int) -> State | None:
@@ -482,16 +489,8 @@ class RunFolder:
         try:
             write_whole(path, content)
         except OSError as error:
-            raise _not_written(path, error) from None
-        self._publish()
-
-
-def _not_written(path: Path, error: OSError) -> TrainingError:
-    folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
-    return TrainingError(
-        f"{path} cannot be written: {error.strerror or error}. What was written before is intact; "
-        f"make room and continue with: distnum resume {folder}"
-    )
+            raise self._not_written(path, error) from None
+        self.publish()
 
 
 def json_text(value: Any, indent: int | None = None) -> str:

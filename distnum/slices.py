@@ -39,6 +39,7 @@ class StepSlices:
         objective: whose gradient it is.
         deciding: what decides the gradient beside step and parameters.
         failed: is told what cannot be written.
+        written: is told that something was.
         after_s: seconds of a step before anything of it is written, and between writing.
     """
 
@@ -48,6 +49,7 @@ class StepSlices:
         objective: Objective,
         deciding: Mapping[str, Any],
         failed: Callable[[Path, OSError], None],
+        written: Callable[[], None] = lambda: None,
         after_s: float = _AFTER_S,
     ) -> None:
         self._folder = folder
@@ -55,6 +57,7 @@ class StepSlices:
         self._order = objective.order
         self._deciding = json.dumps(dict(deciding), sort_keys=True)
         self._failed = failed
+        self._tell_written = written
         self._after_s = after_s
         self._unwritten: list[Shard] = []
         self._about: dict[str, str] = {}
@@ -116,6 +119,7 @@ class StepSlices:
         else:
             self._n_files += 1
             self._unwritten = []
+            self._tell_written()
         self._written = perf_counter()
 
     def _whole_about(self) -> dict[str, str]:

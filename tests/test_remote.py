@@ -180,6 +180,84 @@ def test_a_place_that_cannot_be_written_stops_or_is_tried_again(place: str, monk
     assert "goes-on/result.json" in files(place)
 
 
+def test_who_has_lost_the_place_writes_nothing_more(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = RunFolder.create(place, {"steps": 3})
+    slow.append({"step": 1})
+    slow.publish()
+    monkeypatch.setattr(remote, "_GONE_S", -1.0)
+    quick = Mirror(place)
+    quick.take()
+    before = files(place)
+    slow.append({"step": 2})
+    with pytest.raises(TrainingError, match="another process has taken this run over"):
+        slow.publish()
+    slow.close()
+    assert files(place) == before
+    quick.close()
+
+
+def test_what_is_lost_here_is_not_removed_there(place: str) -> None:
+    run = RunFolder.create(place, {"steps": 3})
+    run.append({"step": 1})
+    run.publish()
+    run.config_file.unlink()
+    with pytest.raises(TrainingError, match=r"has lost config\.toml"):
+        run.publish()
+    run.close()
+    assert {"config.toml", "metrics.jsonl"} <= set(files(place))
+
+
+def test_what_cannot_be_put_there_at_the_end_is_kept_here(
+    place: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = RunFolder.create(place, {"steps": 3})
+    run.append({"step": 1})
+    monkeypatch.setattr(remote.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(Mirror, "_put", lambda self, name, content: (_ for _ in ()).throw(OSError("no route")))
+    run.close()
+    (kept,) = tmp_path.glob("distnum-kept-*")
+    message = "cannot be written: no route. What was written before is intact; continue with: distnum resume"
+    assert f"{message} {place} " in caplog.text
+    assert f"What is not there is kept in {kept}." in caplog.text
+    assert (kept / "metrics.jsonl").read_text() == '{"step": 1}\n'
+
+
+def test_slices_of_a_long_step_are_put_there(place: str) -> None:
+    from distnum.jobs import network_job
+    from distnum.keeping import Keeper
+
+    job = network_job(distnum.Config(hidden=(6,), batch_size=20))
+    run = RunFolder.create(place, job.folder_config())
+    run.append({"step": 1})
+    keeper = Keeper(run, job)
+    keeper.slices._after_s = 0
+    params = job.initial.params
+    keeper.slices.recall(2, params, np.zeros_like(params))
+    keeper.slices.finished(np.arange(5), np.ones_like(params), 2.5)
+    keeper.close()
+    assert "unfinished/000001.safetensors" in files(place)
+    run.close()
+
+
+def test_names_that_lead_elsewhere_are_refused(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    mirror = Mirror(place)
+    monkeypatch.setattr(mirror._fs, "find", lambda root: [f"{root}/config.toml", f"{root}/../../evil"])
+    with pytest.raises(InputError, match=r"'\.\./\.\./evil' lies, which is no file of a run"):
+        mirror.fetch()
+    mirror.close()
+
+
+def test_a_password_in_a_uri_is_refused_and_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    uri = "ftp://user:secret@127.0.0.1/x"
+    small = ["train", "--steps", "1", "--workers", "0"]
+    for arguments in ([*small, "--out", uri], [*small, "--data", uri], ["resume", uri], ["evaluate", uri]):
+        assert main(arguments) == 2
+        printed = capsys.readouterr().err
+        assert "is a URI that holds a password" in printed
+        assert "secret" not in printed
+    remote.check_no_password("abfs://container@account.dfs.core.windows.net/run", "out")
+
+
 def test_data_from_there(place: str, tmp_path: Path) -> None:
     dataset = distnum.load_data()
     arrays = {name: getattr(dataset, name)[:60] for name in ("x_train", "y_train", "x_test", "y_test")}
