@@ -21,7 +21,7 @@ from distnum.errors import InputError, TrainingError
 from distnum.kinds import as_int, checked, real, whole
 from distnum.options import NOT_FOR_SCALE, parsed
 from distnum.progress import duration, tell
-from distnum.remote import is_uri
+from distnum.remote import check_no_password, is_there, is_uri
 
 if TYPE_CHECKING:
     from distnum.runs import RunFolder
@@ -36,14 +36,14 @@ class ReaderGone(Exception):
     """Whoever read our output has closed it."""
 
 
-def _print(text: str) -> None:
+def _print(text: str, end: str = "\n") -> None:
     """Print a result.
 
     Raises:
         TrainingError: the output cannot be written.
     """
     try:
-        print(text, flush=True)
+        print(text, end=end, flush=True)
     except OSError as error:
         # Python would try once more at the end, and complain in its own way.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -167,7 +167,7 @@ def _print_json(value: Any) -> None:
 
 
 def _interrupted(out: str) -> int:
-    if is_uri(out) or (Path(out) / "config.toml").exists():
+    if is_there(out):
         tell(f"distnum: interrupted; the run is saved. Continue with: distnum resume {shlex.quote(out)}")
     else:
         tell("distnum: interrupted before the run began.")
@@ -262,11 +262,13 @@ def _numbers(options: argparse.Namespace, name: str) -> list[int] | None:
 def _submit(options: argparse.Namespace) -> int:
     from distnum.submitting import Cluster
 
-    chosen = [name for name in ("list", "follow", "stop", "fetch") if getattr(options, name)]
+    chosen = [name for name in ("list", "follow", "stop", "fetch") if getattr(options, name) not in (None, False)]
     if len(chosen) > 1:
         raise InputError(f"--{chosen[0]} and --{chosen[1]} are given; choose one of them.")
     if chosen and (options.rest or options.script):
         raise InputError(f"{(options.rest or [options.script])[0]!r} is given with --{chosen[0]}; leave it out.")
+    if chosen and getattr(options, chosen[0]) == "":
+        raise InputError(f"{chosen[0]} is ''; it must be the number of a job, as --list tells it.")
     command = [] if chosen else _submitted_command(options)
     address = options.address or os.environ.get("RAY_API_SERVER_ADDRESS")
     if not address:
@@ -294,7 +296,7 @@ def _submit(options: argparse.Namespace) -> int:
         number = job.number
         tell(f"distnum: job {number} on {address}")
     try:
-        code = cluster.follow(number, _write)
+        code = cluster.follow(number, partial(_print, end=""))
     except KeyboardInterrupt:
         submit = f"distnum submit --address {address}"
         tell(f"distnum: job {number} goes on. Follow it with: {submit} --follow {number}")
@@ -307,9 +309,12 @@ def _submit(options: argparse.Namespace) -> int:
     return code
 
 
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+def _same(asked: argparse.Namespace, arguments: list[str]) -> bool:
+    """Whether these arguments say the same."""
+    try:
+        return parsed(arguments) == asked
+    except InputError:
+        return False
 
 
 def _submitted_command(options: argparse.Namespace) -> list[str]:
@@ -322,8 +327,19 @@ def _submitted_command(options: argparse.Namespace) -> list[str]:
     changes = _config_changes(asked)
     if "address" in changes:
         raise InputError("address is given twice; the command runs on the cluster that it is submitted to.")
+    for field in ("out", "dir", "data"):
+        place = getattr(asked, field, None)
+        if place == "":
+            raise InputError(f"{field} is ''; it must name a folder or a URI.")
+        check_no_password(place, field)
+    if command == "resume":
+        # First, where it is looked for.
+        at = next(at for at in range(len(rest)) if _same(asked, [command, asked.dir, *rest[:at], *rest[at + 1 :]]))
+        rest = [asked.dir, *rest[:at], *rest[at + 1 :]]
     name = getattr(asked, "config", None)
     config = Config() if name is None else _config(asked)
+    if "workers" in changes and changes["workers"] in (0, "0"):
+        raise InputError("workers is 0, which uses no Ray; a job on a cluster needs one at least.")
     ignored = NOT_FOR_SCALE if command == "scale" else ()
     # Refuses here what would be refused there.
     config.with_changes({key: value for key, value in changes.items() if key not in ignored})

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import sys
+from urllib.parse import unquote, urlsplit
 
 __all__ = ["REQUIREMENTS", "RUNS", "main", "misfits", "place"]
 
@@ -62,7 +63,7 @@ def _check() -> str:
 
 def _pack(folder: str) -> int:
     """Print a folder, packed."""
-    path = place(folder)
+    path = unquote(urlsplit(folder).path) if "://" in folder else place(folder)
     if not os.path.isdir(path):
         print(f"distnum: there is no run in {path} on the cluster's head.", file=sys.stderr)
         return 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import platform
@@ -14,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distnum.blas import single_threaded_blas
+from distnum.errors import TrainingError
 from distnum.objectives import Objective
+from distnum.on_cluster import REQUIREMENTS, misfits
 from distnum.plan import Shard, places_of
 from distnum.pools import BatchAt, Worker
 from distnum.ray_session import first_line
@@ -77,9 +80,16 @@ class DistnumWorker:
         self._listener = _listener(setup.folder)
 
     def ready(self) -> tuple[int, str, str, str | None]:
-        """Its process id, node, host, and the address of its socket, once it can be given work."""
+        """Its process id, node, host, and the address of its socket, once it can be given work.
+
+        Raises:
+            TrainingError: a submitted job finds other versions on this node than distnum needs.
+        """
         import ray
 
+        needed = os.environ.get(REQUIREMENTS)
+        if needed and (wrong := misfits(json.loads(needed))):
+            raise TrainingError(f"node {platform.node()} does not fit: {'; '.join(wrong)}. Install that on every node.")
         if self._setup.warm_up is not None:
             self._worker.warm_up(self._setup.warm_up)
         address = None if self._listener is None else str(self._listener.address)

@@ -14,10 +14,11 @@ import shlex
 import shutil
 import socket
 import ssl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from secrets import token_hex
@@ -30,18 +31,22 @@ from distnum.errors import InputError, TrainingError
 from distnum.on_cluster import REQUIREMENTS, RUNS
 from distnum.packing import unpack
 from distnum.ray_session import first_line, ray_module
-from distnum.remote import Mirror, is_uri
+from distnum.remote import Mirror, is_uri, on_a_disk
 
 __all__ = ["Cluster", "SubmittedJob"]
 
-_CONNECT_TIMEOUT_S = 10.0
-_END_TIMEOUT_S = 120.0
+_CONNECT_TIMEOUT_S, _ANSWER_TIMEOUT_S = 10.0, 120.0
+# A job that is stopped has so long to finish its step and save its state; Ray then kills it.
+_STOP_S = 600
+_PACK_TIMEOUT_S = 120.0
 _NO_AGENT_S = 20.0
 _LOOK_S = 0.5
+# A connection that tells nothing for so long is made anew; a cluster out of reach for so long is given up.
+_SILENT_S, _LOST_S = 120.0, 60.0
 # The library below closes a TLS connection after the call that has used it, and asks for so long (aiohttp,
 # "Graceful shutdown"); without, the event loop ends before and leaves the socket open.
 _TLS_CLOSE_S = 0.25
-# Of what belongs to a job, in Ray's record of it. Nothing secret stands there.
+# Of what belongs to a job, in Ray's record of it, which anybody on the cluster can read.
 _COMMAND, _OUT = "distnum_command", "distnum_out"
 STOPPED = 130
 # Parts of Ray that tell how they pack and connect.
@@ -96,12 +101,17 @@ class Cluster:
         if ca_file is not None:
             _check_certificates(ca_file)
         verify: bool | str = True if ca_file is None else str(ca_file)
+        self._secret = token
         with ray_module({}), self._clear_errors():
             from ray.job_submission import JobSubmissionClient
 
             for name in _TALKATIVE:
                 logging.getLogger(name).setLevel(logging.ERROR)
-            self._client = JobSubmissionClient(address, headers=headers, verify=verify)
+            with _no_other_address():
+                self._client = JobSubmissionClient(address, headers=headers, verify=verify)
+            # Ray sets none, and would wait for ever for a head that has gone without a word.
+            timeouts = (_CONNECT_TIMEOUT_S, _ANSWER_TIMEOUT_S)
+            self._client._do_request = partial(self._client._do_request, timeout=timeouts)
             self._client.list_jobs()  # is asked for the token, if one is wanted
 
     @contextmanager
@@ -113,6 +123,8 @@ class Cluster:
             raise
         except Exception as error:
             text = first_line(error)
+            if self._secret:
+                text = text.replace(self._secret, "...")
             if "ray[default]" in text:
                 raise InputError("submit needs Ray's job client; install it: pip install 'distnum[cluster]'.") from None
             if type(error).__name__ == "AuthenticationError" or "status code 401" in text or "status code 403" in text:
@@ -210,15 +222,20 @@ class Cluster:
     # --- following and ending -----------------------------------------------------
 
     def follow(self, number: str, write: Callable[[str], Any]) -> int:
-        """Pass on what a job prints until it ends; returns its exit code, 130 if it was stopped."""
+        """Pass on what a job prints until it ends; returns its exit code, 130 if it was stopped.
+
+        Raises:
+            TrainingError: the cluster is out of reach for long, or the job did not run.
+        """
         self.job(number)
         n_written = 0
 
         async def tail() -> None:
             nonlocal n_written
             n_seen = 0  # a new connection begins at the beginning
+            tailing = self._client.tail_job_logs(number)
             try:
-                async for text in self._client.tail_job_logs(number):
+                while (text := await self._next_text(tailing)) is not None:
                     n_seen += len(text)
                     if n_seen > n_written:
                         write(text[-(n_seen - n_written) :])
@@ -227,17 +244,18 @@ class Cluster:
                 if self.address.startswith("https"):
                     await asyncio.sleep(_TLS_CLOSE_S)
 
-        while True:
-            try:
-                asyncio.run(tail())
-            except (RuntimeError, OSError):
-                sleep(_LOOK_S)  # the connection was lost; the job goes on
-            if self.job(number).ended:
-                break
-        with self._clear_errors():
-            log = self._client.get_job_logs(number)
-        write(log[n_written:])
+        asyncio.run(tail())
+        while not self._job_at_last(number).ended:
+            sleep(_LOOK_S)  # the connection was lost; the job goes on
+            asyncio.run(tail())
         info = self._info(number)
+        try:
+            with self._clear_errors():
+                rest = self._client.get_job_logs(number)[n_written:]
+        except (InputError, TrainingError) as error:
+            write(f"distnum: the end of what the job has printed cannot be had: {error}\n")
+        else:
+            write(rest)
         status = str(getattr(info.status, "value", info.status))
         if status == "SUCCEEDED":
             return 0
@@ -247,19 +265,42 @@ class Cluster:
             raise TrainingError(f"Job {number} did not run: {' '.join(str(info.message).split())[:500]}")
         return int(info.driver_exit_code)
 
+    async def _next_text(self, tailing: AsyncIterator[str]) -> str | None:
+        """What a job has printed next; None where it has ended, or nothing more comes over this connection."""
+        from aiohttp import ClientError
+
+        try:
+            return await asyncio.wait_for(tailing.__anext__(), _SILENT_S)
+        except (StopAsyncIteration, RuntimeError, OSError, ClientError, asyncio.TimeoutError):
+            return None
+
+    def _job_at_last(self, number: str) -> SubmittedJob:
+        """The job, also where the cluster is out of reach for a moment."""
+        deadline = monotonic() + _LOST_S
+        while True:
+            try:
+                return self.job(number)
+            except (InputError, TrainingError) as error:
+                if monotonic() > deadline:
+                    raise TrainingError(f"{error} The job may go on; look for it with: --follow {number}") from None
+            sleep(_LOOK_S)
+
     def stop(self, number: str) -> SubmittedJob:
-        """Ask a job to end, as SIGTERM does: a training saves its state first. Waits until it has ended."""
+        """Ask a job to end, as SIGTERM does: a training finishes its step and saves its state first.
+
+        Waits until it has ended; after ten minutes it is killed.
+        """
         if self.job(number).ended:
             return self.job(number)
         with self._clear_errors():
             self._client.stop_job(number)
-        return self._wait_for_end(number)
+        return self._wait_for_end(number, _STOP_S + _PACK_TIMEOUT_S)
 
-    def _wait_for_end(self, number: str) -> SubmittedJob:
-        deadline = monotonic() + _END_TIMEOUT_S
+    def _wait_for_end(self, number: str, timeout_s: float) -> SubmittedJob:
+        deadline = monotonic() + timeout_s
         while not (job := self.job(number)).ended:
             if monotonic() > deadline:
-                raise TrainingError(f"Job {number} has not ended within {_END_TIMEOUT_S:.0f} s; it is {job.status}.")
+                raise TrainingError(f"Job {number} has not ended within {timeout_s:.0f} s; it is {job.status}.")
             sleep(_LOOK_S)
         return job
 
@@ -279,9 +320,11 @@ class Cluster:
             )
         if to.exists() and (not to.is_dir() or any(to.iterdir())):
             raise InputError(f"out is {str(to)!r}, where something is; it must be a new folder, or an empty one.")
-        if is_uri(job.out):
+        if is_uri(job.out) and not on_a_disk(job.out):
             mirror = Mirror(job.out)
             try:
+                if not mirror.names():
+                    raise InputError(f"job is {number!r}, whose run at {job.out} has not been written yet.")
                 mirror.fetch()
                 shutil.copytree(mirror.folder, to, dirs_exist_ok=True)
             except OSError as error:
@@ -295,7 +338,7 @@ class Cluster:
             submission_id=packing,
             runtime_env=_with_distnum(),
         )
-        ended = self._wait_for_end(packing)
+        ended = self._wait_for_end(packing, _PACK_TIMEOUT_S)
         with self._clear_errors():
             log = self._client.get_job_logs(packing)
             self._client.delete_job(packing)
@@ -306,9 +349,22 @@ class Cluster:
         return to
 
 
+@contextmanager
+def _no_other_address() -> Iterator[None]:
+    """Ray takes an address in the environment before the one that it is given."""
+    names = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+    before = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(before)
+
+
 def _check_http(address: str) -> None:
     """Refuse what is no address of a dashboard, or where nothing listens."""
     wanted = "it must be http://HEAD:8265, the address of the cluster's dashboard"
+    if "@" in address:
+        raise InputError("address holds a user name or password; give a token with --token-file instead.")
     try:
         parts = urlsplit(address)
         port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -316,8 +372,6 @@ def _check_http(address: str) -> None:
         raise InputError(f"address is {address!r}; {wanted}.") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InputError(f"address is {address!r}; {wanted}.")
-    if parts.username or parts.password:
-        raise InputError("address holds a user name or password; give a token with --token-file instead.")
     try:
         socket.create_connection((parts.hostname, port), timeout=_CONNECT_TIMEOUT_S).close()
     except (OSError, UnicodeError) as error:
@@ -328,7 +382,9 @@ def _check_http(address: str) -> None:
 def _token(file: Path | None) -> str:
     """The cluster's token, from where Ray would look for it, or the file given; empty if there is none."""
     if file is None:
-        if token := os.environ.get("RAY_AUTH_TOKEN"):
+        if token := os.environ.get("RAY_AUTH_TOKEN", "").strip():
+            if not (token.isascii() and token.isprintable()):
+                raise InputError("RAY_AUTH_TOKEN holds no token in one line.")
             return token
         if named := os.environ.get("RAY_AUTH_TOKEN_PATH"):
             file = Path(named)
@@ -351,7 +407,11 @@ def _with_distnum() -> dict[str, Any]:
     return {
         "py_modules": [str(Path(distnum.__file__).resolve().parent)],
         "excludes": ["**/__pycache__/", "*.nbi", "*.nbc"],
-        "env_vars": {REQUIREMENTS: json.dumps(_requirements()), "PYTHONUNBUFFERED": "1"},
+        "env_vars": {
+            REQUIREMENTS: json.dumps(_requirements()),
+            "PYTHONUNBUFFERED": "1",
+            "RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_S),  # Ray would kill it after three seconds
+        },
     }
 
 
@@ -367,7 +427,7 @@ def _with_out(arguments: list[str], number: str) -> tuple[list[str], str]:
     """The command on the cluster, with the folder where its run is kept there."""
     command, *rest = arguments
     if command == "resume":
-        out = rest[0] if rest and not rest[0].startswith("-") else ""
+        out = rest[0]
     else:
         out = ""
         for place, argument in enumerate(rest):

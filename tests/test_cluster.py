@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,12 @@ def test_needed_packages_stand_in_every_file_that_installs_them() -> None:
         (["--address", "http://127.0.0.1:9", "--stepz", "3"], "unrecognized arguments: --stepz 3"),
         (["--list", "--stop", "x"], "--list and --stop are given"),
         (["--list", "--steps", "3"], "'--steps' is given with --list"),
+        (["--address", "user:pw@head:8265"], "address holds a user name or password"),
+        (["--stop", ""], "stop is ''; it must be the number of a job"),
+        (["--out", ""], "out is ''; it must name a folder"),
+        (["--workers", "0"], "workers is 0, which uses no Ray"),
+        (["--out", "sftp://user:pw@head/run"], "out is a URI that holds a password"),
+        (["resume", "sftp://user:pw@head/run"], "dir is a URI that holds a password"),
         (["--address", "http://127.0.0.1:9", "--token-file", "/nowhere"], "where nothing listens"),
     ],
 )
@@ -117,6 +123,81 @@ def test_what_cannot_be_submitted_is_refused(
     printed = capsys.readouterr().err
     assert message in printed
     assert printed.count("\n") == 1
+    assert "pw" not in printed
+
+
+@pytest.mark.parametrize("rest", [["7", "--steps", "7"], ["--steps", "7", "7"], ["--steps=7", "7"]])
+def test_the_run_to_resume_may_stand_anywhere(rest: list[str]) -> None:
+    from distnum.commands import _submitted_command
+    from distnum.options import parsed
+
+    command = _submitted_command(parsed(["submit", "resume", *rest]))
+    assert command[:2] == ["resume", "7"]
+    assert parsed(command) == parsed(["resume", "7", "--steps", "7"])
+
+
+class Client:
+    """Of a cluster whose one job has ended; what is in ``fails`` is raised instead of an answer, in turn."""
+
+    def __init__(self, log: str, fails: list[Exception], log_fails: Exception | None = None) -> None:
+        self._log, self._fails, self._log_fails = log, fails, log_fails
+
+    def get_job_info(self, number: str) -> Any:
+        values = {"submission_id": number, "status": "FAILED", "start_time": 0, "metadata": {}, "driver_exit_code": 3}
+        return type("Info", (), values)
+
+    async def tail_job_logs(self, number: str) -> AsyncIterator[str]:
+        yield self._log[:5]
+        if self._fails:
+            raise self._fails.pop()
+        yield self._log[5:]
+
+    def get_job_logs(self, number: str) -> str:
+        if self._log_fails is not None:
+            raise self._log_fails
+        return self._log
+
+
+def connected(client: Client) -> Cluster:
+    cluster = Cluster.__new__(Cluster)
+    cluster.address, cluster._secret, cluster._client = "http://head:8265", "", client
+    return cluster
+
+
+@needs_jobs
+def test_a_log_is_followed_through_any_loss_of_the_connection() -> None:
+    from aiohttp import ServerDisconnectedError
+
+    for error in (ServerDisconnectedError(), OSError("reset"), RuntimeError("closed unexpectedly")):
+        printed: list[str] = []
+        assert connected(Client("one\ntwo\nthree\n", [error])).follow("7", printed.append) == 3
+        assert "".join(printed) == "one\ntwo\nthree\n"
+
+
+@needs_jobs
+def test_a_log_that_cannot_be_had_does_not_hide_the_exit_code() -> None:
+    printed: list[str] = []
+    client = Client("one\ntwo\n", [RuntimeError("no UTF-8")], RuntimeError("status code 500"))
+    assert connected(client).follow("7", printed.append) == 3
+    assert "cannot be had: The cluster at http://head:8265 says: status code 500" in "".join(printed)
+
+
+@needs_jobs
+def test_output_that_cannot_be_written_is_no_lost_connection() -> None:
+    def write(text: str) -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        connected(Client("one\n", [])).follow("7", write)
+
+
+def test_a_run_that_is_not_there_is_not_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fsspec")
+    job = submitting.SubmittedJob("7", "FAILED", "train", "memory://nowhere/run", None)
+    monkeypatch.setattr(Cluster, "job", lambda self, number: job)
+    with pytest.raises(InputError, match="has not been written yet"):
+        connected(Client("", [])).fetch("7", tmp_path / "here")
+    assert not (tmp_path / "here").exists()
 
 
 def test_fields_of_a_local_file_are_spelled_out_for_the_cluster(tmp_path: Path) -> None:
@@ -409,6 +490,37 @@ class TestOnACluster:
         monkeypatch.setattr(submitting, "_requirements", lambda: ["numpy>=99"])
         assert main(["submit", *running.options(), *TRAIN]) == 2
         assert "distnum: the cluster does not fit: numpy is" in capfd.readouterr().out
+
+    def test_a_step_under_way_is_finished_before_a_job_ends(
+        self, running: Running, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        # Longer than Ray would wait before it kills.
+        slow = [*TRAIN[:4], "--method", "naive", "--hidden", "50", "--checkpoint-every", "1000", "--workers", "1"]
+        assert main(["submit", *running.options(), "--no-wait", *slow, "--steps", "50"]) == 0
+        number = capfd.readouterr().out.strip()
+        run = running.home / "home" / "distnum-runs" / number
+        wait_for(lambda: (run / "metrics.jsonl").exists() and (run / "metrics.jsonl").read_text().count("\n"))
+        took = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+        assert took["compute_s"] > 3
+        assert main(["submit", *running.options(), "--stop", number]) == 0
+        assert capfd.readouterr().out.split() == [number, "STOPPED"]
+        n_rows = len((run / "metrics.jsonl").read_text().splitlines())
+        assert [path.stem for path in run.glob("checkpoints/*")][-1] == f"step-{n_rows:08d}"
+
+    def test_an_address_or_a_token_in_the_environment(
+        self, running: Running, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+        monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:9")
+        assert main(["submit", *running.options(), "--list"]) == 0
+        token = running.token_file.read_text().strip()
+        monkeypatch.setenv("RAY_AUTH_TOKEN", f"{token}\n")
+        assert main(["submit", "--address", running.address, "--list"]) == 0
+        monkeypatch.setenv("RAY_AUTH_TOKEN", f"{token}\nmore")
+        assert main(["submit", "--address", running.address, "--list"]) == 2
+        printed = capfd.readouterr().err
+        assert "RAY_AUTH_TOKEN holds no token in one line" in printed
+        assert token not in printed
 
     def test_unknown_jobs(self, running: Running, capfd: pytest.CaptureFixture[str]) -> None:
         for option in ("--stop", "--fetch", "--follow"):
