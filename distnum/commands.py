@@ -334,15 +334,21 @@ def _submitted_command(options: argparse.Namespace) -> list[str]:
         check_no_password(place, field)
     if command == "resume":
         # First, where it is looked for.
-        at = next(at for at in range(len(rest)) if _same(asked, [command, asked.dir, *rest[:at], *rest[at + 1 :]]))
-        rest = [asked.dir, *rest[:at], *rest[at + 1 :]]
+        without = ([*rest[:at], *rest[at + 1 :]] for at in range(len(rest)))
+        options_only = next((others for others in without if _same(asked, [command, asked.dir, *others])), None)
+        if options_only is None:
+            raise InputError(f"dir is {asked.dir!r}; it must stand before the options.")
+        rest = [asked.dir, *options_only]
     name = getattr(asked, "config", None)
     config = Config() if name is None else _config(asked)
-    if "workers" in changes and changes["workers"] in (0, "0"):
-        raise InputError("workers is 0, which uses no Ray; a job on a cluster needs one at least.")
     ignored = NOT_FOR_SCALE if command == "scale" else ()
     # Refuses here what would be refused there.
-    config.with_changes({key: value for key, value in changes.items() if key not in ignored})
+    merged = config.with_changes({key: value for key, value in changes.items() if key not in ignored})
+    check_no_password(str(merged.data), "data")
+    if merged.workers == 0 and command != "scale":
+        raise InputError("workers is 0, which uses no Ray; a job on a cluster needs one at least.")
+    if command == "scale" and asked.resume and asked.out is None:
+        raise InputError("resume needs --out DIR, the folder of the measurements.")
     for flag in ("--config", f"--config={name}"):
         while flag in rest:
             at = rest.index(flag)

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import sys
-from urllib.parse import unquote, urlsplit
 
 __all__ = ["REQUIREMENTS", "RUNS", "main", "misfits", "place"]
 
@@ -63,7 +62,12 @@ def _check() -> str:
 
 def _pack(folder: str) -> int:
     """Print a folder, packed."""
-    path = unquote(urlsplit(folder).path) if "://" in folder else place(folder)
+    if "://" in folder:
+        import fsspec
+
+        path = str(fsspec.core.url_to_fs(folder)[1])
+    else:
+        path = place(folder)
     if not os.path.isdir(path):
         print(f"distnum: there is no run in {path} on the cluster's head.", file=sys.stderr)
         return 2

@@ -211,7 +211,7 @@ class RayWorkers:
             except ray.exceptions.RayError as error:
                 self._starting.remove(worker)
                 self._n_failed += 1
-                self._last_reason = reason_of(error)
+                self._last_reason = reason_of(cause_of(error))
                 text = f"worker {worker.number} did not start: {self._last_reason}"
                 self.tell(Event("worker_not_started", text, step, {"worker": worker.number}))
 

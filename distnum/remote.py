@@ -145,27 +145,31 @@ class Mirror:
 
     def _check_ours(self) -> None:
         """Refuse to write where another process has taken over, because this one was not heard of for long."""
-        if self._stop is not None and ((self._lock() or {}).get("holder", self._holder)) != self._holder:
+        if self._stop is None:
+            return
+        lock = self._lock()
+        if lock is None or lock.get("holder", self._holder) != self._holder:
             raise OSError(None, "another process has taken this run over", self.uri)
 
     def _lock(self) -> dict[str, Any] | None:
+        """What the lock says; None if there is none, nothing if it is torn."""
         try:
             return dict(json.loads(self._fs.cat_file(f"{self._root}/{_LOCK}")))
         except FileNotFoundError:
             return None
         except (ValueError, TypeError):
-            return None  # a torn one is nobody's
+            return {}
         except Exception as error:
             raise InputError(f"{self._field} is {self.uri!r}, which cannot be read: {_first_line(error)}.") from None
 
     @staticmethod
     def _is_gone(lock: dict[str, Any]) -> bool:
-        if lock.get("host") == platform.node() and isinstance(lock.get("pid"), int) and not _is_alive(lock["pid"]):
+        if lock.get("host") == _this_machine() and isinstance(lock.get("pid"), int) and not _is_alive(lock["pid"]):
             return True
         return not isinstance(lock.get("time"), (int, float)) or time() - lock["time"] > _GONE_S
 
     def _beat(self) -> None:
-        told = {"holder": self._holder, "host": platform.node(), "pid": os.getpid(), "time": time()}
+        told = {"holder": self._holder, "host": _this_machine(), "pid": os.getpid(), "time": time()}
         self._put(_LOCK, json.dumps(told).encode())
 
     def _keep_beating(self, stop: threading.Event) -> None:
@@ -211,10 +215,11 @@ class Mirror:
             OSError: it cannot be.
         """
         here: dict[str, Path] = {}
-        for path in self.folder.rglob("*"):
-            name = path.relative_to(self.folder).as_posix()
-            if not any(part.startswith(".") for part in name.split("/")) and path.is_file():
-                here[name] = path
+        for folder, _, files in os.walk(self.folder):  # which does not mind a folder that goes
+            for path in (Path(folder) / file for file in files):
+                name = path.relative_to(self.folder).as_posix()
+                if not any(part.startswith(".") for part in name.split("/")):
+                    here[name] = path
         gone = [name for name in self._sent if name not in here]
         if lost := [name for name in gone if "/" not in name]:  # which no run removes
             raise OSError(None, f"its copy here, {self.folder}, has lost {lost[0]}", self.uri)
@@ -223,9 +228,15 @@ class Mirror:
             # First checkpoints, so that rows never lie beyond all of them; the result, which says that
             # the run is complete, last.
             for name in sorted(here, key=lambda name: (not name.startswith("checkpoints/"), name == "result.json")):
-                state = _state(here[name])
-                if self._sent.get(name) != state:
-                    self._put(name, here[name].read_bytes())
+                try:
+                    state = _state(here[name])
+                    content = here[name].read_bytes() if self._sent.get(name) != state else None
+                except FileNotFoundError:
+                    if "/" in name:
+                        continue  # slices of a step that is done by now
+                    raise
+                if content is not None:
+                    self._put(name, content)
                     self._sent[name] = state
             for name in gone:
                 with contextlib.suppress(FileNotFoundError):

@@ -18,7 +18,6 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from functools import partial
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from secrets import token_hex
@@ -35,7 +34,7 @@ from distnum.remote import Mirror, is_uri, on_a_disk
 
 __all__ = ["Cluster", "SubmittedJob"]
 
-_CONNECT_TIMEOUT_S, _ANSWER_TIMEOUT_S = 10.0, 120.0
+_CONNECT_TIMEOUT_S, _UPLOAD_TIMEOUT_S, _ANSWER_TIMEOUT_S = 10.0, 3600.0, 120.0
 # A job that is stopped has so long to finish its step and save its state; Ray then kills it.
 _STOP_S = 600
 _PACK_TIMEOUT_S = 120.0
@@ -103,15 +102,10 @@ class Cluster:
         verify: bool | str = True if ca_file is None else str(ca_file)
         self._secret = token
         with ray_module({}), self._clear_errors():
-            from ray.job_submission import JobSubmissionClient
-
             for name in _TALKATIVE:
                 logging.getLogger(name).setLevel(logging.ERROR)
             with _no_other_address():
-                self._client = JobSubmissionClient(address, headers=headers, verify=verify)
-            # Ray sets none, and would wait for ever for a head that has gone without a word.
-            timeouts = (_CONNECT_TIMEOUT_S, _ANSWER_TIMEOUT_S)
-            self._client._do_request = partial(self._client._do_request, timeout=timeouts)
+                self._client = _client_class()(address, headers=headers, verify=verify)
             self._client.list_jobs()  # is asked for the token, if one is wanted
 
     @contextmanager
@@ -347,6 +341,20 @@ class Cluster:
             raise InputError(lines[-1].removeprefix("distnum: ") if lines else f"job {packing} failed on the cluster.")
         unpack(log, to)
         return to
+
+
+def _client_class() -> Any:
+    """Ray's client, which by itself would wait for ever for a head that has gone without a word."""
+    from ray.job_submission import JobSubmissionClient
+
+    class Client(JobSubmissionClient):  # type: ignore[misc]
+        def _do_request(self, *arguments: Any, data: Any = None, **options: Any) -> Any:
+            # What is sent counts as connecting.
+            connect_s = _CONNECT_TIMEOUT_S if data is None else _UPLOAD_TIMEOUT_S
+            options.setdefault("timeout", (connect_s, _ANSWER_TIMEOUT_S))
+            return super()._do_request(*arguments, data=data, **options)
+
+    return Client
 
 
 @contextmanager

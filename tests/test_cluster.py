@@ -112,6 +112,8 @@ def test_needed_packages_stand_in_every_file_that_installs_them() -> None:
         (["--workers", "0"], "workers is 0, which uses no Ray"),
         (["--out", "sftp://user:pw@head/run"], "out is a URI that holds a password"),
         (["resume", "sftp://user:pw@head/run"], "dir is a URI that holds a password"),
+        (["resume", "--steps", "7", "--", "-x"], "dir is '-x'; it must stand before the options"),
+        (["scale", "--resume"], "resume needs --out DIR"),
         (["--address", "http://127.0.0.1:9", "--token-file", "/nowhere"], "where nothing listens"),
     ],
 )
@@ -134,6 +136,18 @@ def test_the_run_to_resume_may_stand_anywhere(rest: list[str]) -> None:
     command = _submitted_command(parsed(["submit", "resume", *rest]))
     assert command[:2] == ["resume", "7"]
     assert parsed(command) == parsed(["resume", "7", "--steps", "7"])
+
+
+def test_what_a_local_file_says_is_checked_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for line, message in (
+        ('data = "sftp://user:pw@head/data"', "data is a URI that holds a password"),
+        ("workers = 0", "workers is 0, which uses no Ray"),
+    ):
+        (tmp_path / "c.toml").write_text(line)
+        assert main(["submit", "--address", "http://127.0.0.1:9", "--config", str(tmp_path / "c.toml")]) == 2
+        printed = capsys.readouterr().err
+        assert message in printed
+        assert "pw" not in printed
 
 
 class Client:
@@ -406,7 +420,7 @@ class TestOnACluster:
     def test_a_run_at_a_uri_is_fetched_from_there(
         self, running: Running, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        place = (tmp_path / "there").as_uri()
+        place = f"file://{tmp_path}/there#1"
         assert main(["submit", *running.options(), *TRAIN, "--steps", "6", "--out", place]) == 0
         assert f"kept in   {place}" in capfd.readouterr().out
         job = running.connect().jobs()[0]

@@ -146,7 +146,7 @@ def test_a_place_in_use_is_refused(place: str) -> None:
 
 def test_one_that_has_not_been_heard_of_for_long_is_gone(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = Mirror(place), Mirror(place)
-    monkeypatch.setattr(remote.platform, "node", lambda: "another machine")
+    monkeypatch.setattr(remote, "_this_machine", lambda: "another")
     one.take()
     monkeypatch.undo()
     with pytest.raises(InputError, match="is in use"):
@@ -191,9 +191,11 @@ def test_who_has_lost_the_place_writes_nothing_more(place: str, monkeypatch: pyt
     slow.append({"step": 2})
     with pytest.raises(TrainingError, match="another process has taken this run over"):
         slow.publish()
+    assert files(place) == before
+    quick.close()  # which has done all that was to do
+    before = files(place)
     slow.close()
     assert files(place) == before
-    quick.close()
 
 
 def test_what_is_lost_here_is_not_removed_there(place: str) -> None:
@@ -222,7 +224,7 @@ def test_what_cannot_be_put_there_at_the_end_is_kept_here(
     assert (kept / "metrics.jsonl").read_text() == '{"step": 1}\n'
 
 
-def test_slices_of_a_long_step_are_put_there(place: str) -> None:
+def test_slices_of_a_long_step_are_put_there(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from distnum.jobs import network_job
     from distnum.keeping import Keeper
 
@@ -236,6 +238,20 @@ def test_slices_of_a_long_step_are_put_there(place: str) -> None:
     keeper.slices.finished(np.arange(5), np.ones_like(params), 2.5)
     keeper.close()
     assert "unfinished/000001.safetensors" in files(place)
+    # They may go while they are put there.
+    put = Mirror._put
+
+    def slowly(self: Mirror, name: str, content: bytes) -> None:
+        keeper.slices.clear()
+        put(self, name, content)
+
+    run.append({"step": 2})
+    run.write_rows()
+    (run.slices_folder / "000002.safetensors").write_bytes(b"more")
+    monkeypatch.setattr(Mirror, "_put", slowly)
+    run.publish()
+    run.publish()
+    assert not [name for name in files(place) if name.startswith("unfinished/")]
     run.close()
 
 
