@@ -204,7 +204,9 @@ def _scale(options: argparse.Namespace) -> int:
     numbers = partial(_numbers, options)
     if is_uri(options.out):
         raise InputError(f"out is {options.out!r}; an experiment is kept in a folder, not at a URI.")
-    with _out_folder(options.out, "scaling") as name, redirect_stdout(sys.stderr):
+    from distnum.watch import signals_interrupt
+
+    with _out_folder(options.out, "scaling") as name, redirect_stdout(sys.stderr), signals_interrupt():
         out = Path(name)
         try:
             result = scale(
@@ -225,8 +227,12 @@ def _scale(options: argparse.Namespace) -> int:
                     f" ({n_left} to go)"
                 ),
             )
-        except KeyboardInterrupt:
-            tell(f"distnum: interrupted; go on with --resume --out {shlex.quote(name)}, which has what was measured.")
+        except (KeyboardInterrupt, SystemExit):  # Ray's own handler of SIGTERM raises the latter
+            if (out / "scaling.json").exists():
+                kept = f"go on with --resume --out {shlex.quote(name)}, which has what was measured"
+            else:
+                kept = "nothing has been measured yet"
+            tell(f"distnum: interrupted; {kept}.")
             return INTERRUPTED
         pictures = [out / "scaling.png", out / "scaling.svg"]
         try:

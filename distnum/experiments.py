@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -20,6 +22,7 @@ from distnum.facts import machine_facts, version_facts
 from distnum.kinds import checked, real, whole
 from distnum.objectives import LossFunction, Params
 from distnum.placement import n_cores
+from distnum.remote import is_uri
 from distnum.runs import json_text
 from distnum.scaling import Measurement, Setting, Work, measure_scaling, plan_settings, prepare_work
 from distnum.scaling_fit import (
@@ -60,6 +63,35 @@ class ScalingFolder:
             raise InputError(f"out is {str(path)!r}, where no experiment can be kept: {error.strerror}.") from None
         if self.json_file.exists():
             self._rows = self._read()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Have the folder for this process alone; what others have added since is read.
+
+        Raises:
+            InputError: another process is measuring in it.
+        """
+        try:
+            import fcntl
+        except ImportError:  # not on Windows
+            yield
+            return
+        # The folder itself is locked, so that nothing more lies in it.
+        held = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(
+                    f"out is {str(self.path)!r}, which is in use: another distnum process is measuring in it."
+                ) from None
+            except OSError:
+                pass  # a file system without locks
+            if self.json_file.exists():
+                self._rows = self._read()
+            yield
+        finally:
+            os.close(held)
 
     @property
     def json_file(self) -> Path:
@@ -221,32 +253,48 @@ def scale(
         InputError: something given cannot be used, or cannot be measured.
         TrainingError: workers are lost again and again, or the folder cannot be written.
     """
-    settings = plan_settings(default_workers() if workers is None else workers, threads)
-    checked("steps", steps, whole(1, 1_000_000))
-    checked("repeats", repeats, whole(1, 10_000))
-    checked("warmup", warmup, whole(0, 1_000_000))
-    checked("gbit_per_s", gbit_per_s, real(above=0))
-    for number in forecast:
-        checked("forecast", number, whole(1, 1_000_000))
+    settings = plan_settings(default_workers() if workers is None else _several(workers), _several(threads))
+    steps = checked("steps", steps, whole(1, 1_000_000))
+    repeats = checked("repeats", repeats, whole(1, 10_000))
+    warmup = checked("warmup", warmup, whole(0, 1_000_000))
+    gbit_per_s = checked("gbit_per_s", gbit_per_s, real(above=0))
+    forecast = [checked("forecast", number, whole(1, 1_000_000)) for number in _several(forecast)]
     if resume and out is None:
         raise InputError("resume is True, but out is not given; it must be the folder of the measurements.")
+    if out == "" or is_uri(out):
+        raise InputError(f"out is {out!r}; an experiment is kept in a folder, not at a URI.")
     work = prepare_work(loss, params, data, config, options, settings, mode)
     folder = ScalingFolder(Path(out), _identity(work)) if out is not None else None
-    measurements = folder.measurements if folder is not None else []
-    missing = _missing(measurements, settings, repeats, resume)
-    about = version_facts() | {name: str(value) for name, value in machine_facts().items()} | {"commit": _commit()}
-    if missing:
-        started = (lambda n_nodes: on_start(n_nodes, len(missing))) if on_start is not None else lambda n_nodes: None
-        for number, one in enumerate(measure_scaling(work, missing, steps, warmup, started), start=1):
-            measurements.append(one)
-            if folder is not None:
-                folder.add(one, about)
-            if on_measured is not None:
-                on_measured(one, len(missing) - number)
-    result = _result(work, measurements, forecast, Network(gbit_per_s), folder)
-    if folder is not None:
-        folder.write(result.to_dict())
-    return result
+    with folder.alone() if folder is not None else nullcontext():
+        measurements = folder.measurements if folder is not None else []
+        counts = {setting.workers for setting in settings} | {one.workers for one in measurements}
+        if forecast and len(counts) < 2:
+            raise InputError(
+                f"forecast needs at least 2 numbers of workers to be measured, but workers is {min(counts)} alone."
+            )
+        missing = _missing(measurements, settings, repeats, resume)
+        about = version_facts() | {name: str(value) for name, value in machine_facts().items()} | {"commit": _commit()}
+        if missing:
+
+            def started(n_nodes: int) -> None:
+                if on_start is not None:
+                    on_start(n_nodes, len(missing))
+
+            for number, one in enumerate(measure_scaling(work, missing, steps, warmup, started), start=1):
+                measurements.append(one)
+                if folder is not None:
+                    folder.add(one, about)
+                if on_measured is not None:
+                    on_measured(one, len(missing) - number)
+        result = _result(work, measurements, forecast, Network(gbit_per_s), folder)
+        if folder is not None:
+            folder.write(result.to_dict())
+        return result
+
+
+def _several(numbers: int | Sequence[int]) -> Sequence[int]:
+    """Numbers, also where one stands alone."""
+    return numbers if isinstance(numbers, (Sequence, np.ndarray)) else [numbers]
 
 
 def default_workers() -> list[int]:
@@ -266,8 +314,9 @@ def _missing(
 ) -> list[tuple[int, Setting]]:
     """What to measure: repeat by repeat, the settings in turns."""
     there = {(one.repeat, one.setting) for one in measurements}
-    done = 0 if resume else max((one.repeat for one in measurements), default=0)
-    numbers = range(done + 1, done + repeats + 1)
+    done = max((one.repeat for one in measurements), default=0)
+    # What was begun is finished, also where it was added to an experiment.
+    numbers = range(1, max(done, repeats) + 1) if resume else range(done + 1, done + repeats + 1)
     return [(number, setting) for number in numbers for setting in settings if (number, setting) not in there]
 
 
@@ -297,13 +346,14 @@ def _result(
     try:
         model = fit_model(measurements, work.planned_balance, n_bytes, network)
     except InputError as error:
-        if forecast:
-            raise
         why = str(error)
     laws = {}
     honest = [one for one in summaries if not one.oversubscribed]
-    if work.mode == "strong" and len(honest) > 1:
-        laws = {"amdahl": amdahl(honest), "universal scalability": universal_scalability(honest)}
+    # Fewer settings than a law has unknowns, or as many, say nothing of it.
+    if work.mode == "strong" and len(honest) > 2:
+        laws["amdahl"] = amdahl(honest)
+    if work.mode == "strong" and len(honest) > 3:
+        laws["universal scalability"] = universal_scalability(honest)
     simulated: list[float] = []
     if model is not None and not model.weak:
         system = System.of(model, n_bytes, work.costs, objective.groups, network)

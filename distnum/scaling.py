@@ -144,6 +144,14 @@ class Measurement:
             if not isinstance(value, kinds[str(item.type)]) or (isinstance(value, bool) and item.type != "bool"):
                 raise ValueError(f"{item.name} is {value!r:.40}")
             found[item.name] = value
+        for name in ("workers", "threads", "nodes", "repeat", "steps", "cores", "step_s"):
+            if not 0 < found[name] < float("inf"):
+                raise ValueError(f"{name} is {found[name]!r:.40}")
+        for name in (*PARTS, "mean_compute_s", "balance", "planned_balance", "busy"):
+            if not 0 <= found[name] < float("inf"):
+                raise ValueError(f"{name} is {found[name]!r:.40}")
+        if found["mode"] not in MODES:
+            raise ValueError(f"mode is {found['mode']!r:.40}")
         return cls(**found)
 
 
@@ -214,19 +222,19 @@ def prepare_work(
         InputError: something given cannot be used, or a setting cannot be measured.
     """
     checked("mode", mode, choice(*MODES))
-    if callable(loss) and any(setting.threads > 1 for setting in settings):
-        raise InputError(
-            "threads is more than 1, but whole loss functions are evaluated by one thread a worker; leave it out."
-        )
     most = max(setting.workers for setting in settings)
     fixed = {
         "workers": most,
-        "threads_per_worker": min(setting.threads for setting in settings),
+        "threads_per_worker": 1,
         "steps": 2**62,
         "on_nonfinite": "stop",
     }
     job = prepare(loss, params, data, config, {**options, **fixed})
     objective = job.objective
+    if not objective.thread_safe and any(setting.threads > 1 for setting in settings):
+        raise InputError(
+            "threads is more than 1, but whole loss functions are evaluated by one thread a worker; leave it out."
+        )
     costs = objective.expected_costs(job.batch_at(1))
     if most > len(costs):
         raise InputError(

@@ -17,9 +17,22 @@ if TYPE_CHECKING:
     from distnum.loop import Step
     from distnum.pools import Pool
 
-__all__ = ["Watch"]
+__all__ = ["Watch", "signals_interrupt"]
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+@contextmanager
+def signals_interrupt() -> Iterator[None]:
+    """Let the signals that ask a process to end raise ``KeyboardInterrupt``; one that is ignored (nohup) stays so."""
+    taken = {number: handler for number in _SIGNALS if (handler := signal.getsignal(number)) != signal.SIG_IGN}
+    for number in taken:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in taken.items():
+            signal.signal(number, handler)
 
 
 class _ToWatch(logging.Handler):

@@ -506,3 +506,14 @@ def test_the_estimate_counts_evaluations_and_checkpoints(tmp_path: Path) -> None
 )
 def test_durations_for_people(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_an_experiment_that_is_ended_says_how_to_go_on(tmp_path: Path) -> None:
+    few = ["--workers", "1", "--hidden", "8", "--steps", "5", "--repeats", "1000", "--out", "scaling"]
+    with started("scale", *few, cwd=tmp_path) as process:
+        wait_for((tmp_path / "scaling" / "scaling.json").exists, 60, "a measurement")
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "distnum: interrupted; go on with --resume --out scaling, which has what was measured." in said
+    assert "***" not in said

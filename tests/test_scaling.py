@@ -14,7 +14,7 @@ import pytest
 import distnum
 from distnum import InputError
 from distnum.cli import main
-from distnum.experiments import ScalingFolder, scale
+from distnum.experiments import ScalingFolder, _missing, scale
 from distnum.plots import plot_scaling
 from distnum.reports import scaling_report
 from distnum.scaling import PARTS, Measurement, Setting, plan_settings
@@ -221,6 +221,10 @@ def square(w, batch):
         ({"steps": 0}, "steps is 0; it must be a whole number of at least 1"),
         ({"repeats": -1}, "repeats is -1"),
         ({"forecast": [0]}, "forecast is 0"),
+        ({"forecast": 8}, "forecast needs at least 2 numbers of workers to be measured, but workers is 1 alone"),
+        ({"steps": 2.5}, "steps is 2.5"),
+        ({"out": "s3://bucket/x"}, "out is 's3://bucket/x'; an experiment is kept in a folder"),
+        ({"out": ""}, "out is ''"),
         ({"gbit_per_s": float("nan")}, "gbit_per_s is nan"),
         ({"resume": True}, "resume is True, but out is not given"),
     ],
@@ -228,6 +232,32 @@ def square(w, batch):
 def test_experiments_that_cannot_be_are_refused(arguments: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         scale(square, np.ones(8), **{"workers": [1], **arguments})
+
+
+def test_threads_that_would_not_be_used_are_refused() -> None:
+    with pytest.raises(InputError, match="threads is more than 1, but whole loss functions"):
+        scale(workers=[1], threads=[1, 2], method="naive", hidden=(4,))
+
+
+def test_a_folder_that_another_process_measures_in_is_refused(tmp_path: Path) -> None:
+    with ScalingFolder(tmp_path, {}).alone(), pytest.raises(InputError, match="is in use: another distnum process"):
+        scale(square, np.ones(8), workers=[1], out=tmp_path)
+    folder, late = ScalingFolder(tmp_path, {}), ScalingFolder(tmp_path, {})
+    with folder.alone():
+        folder.add(MEASURED[0], {})
+    with late.alone():
+        late.add(MEASURED[1], {})
+    assert ScalingFolder(tmp_path, {}).measurements == MEASURED[:2]
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_what_was_begun_is_finished() -> None:
+    settings = [Setting(1, 1), Setting(2, 1)]
+    first = [replace(MEASURED[0], workers=k, repeat=n) for n in (1, 2) for k in (1, 2)]
+    assert _missing(first, settings, 2, resume=True) == []
+    assert _missing(first, settings, 1, resume=False) == [(3, Setting(1, 1)), (3, Setting(2, 1))]
+    added = [*first, replace(MEASURED[0], repeat=3)]
+    assert _missing(added, settings, 2, resume=True) == [(3, Setting(2, 1))]
 
 
 def test_a_batch_that_would_grow_beyond_the_data_is_refused() -> None:
@@ -258,6 +288,11 @@ def test_a_folder_of_something_else_is_refused(content: bytes, tmp_path: Path) -
     (tmp_path / "scaling.json").write_text(json.dumps(good))
     with pytest.raises(InputError, match="workers is 'many'"):
         ScalingFolder(tmp_path, {})
+    for name, value in (("workers", 0), ("step_s", 0.0), ("gather_s", -1.0), ("balance", float("nan")), ("mode", "x")):
+        good["measurements"] = [MEASURED[0].to_dict() | {name: value}]
+        (tmp_path / "scaling.json").write_text(json.dumps(good))
+        with pytest.raises(InputError, match=f"{name} is "):
+            ScalingFolder(tmp_path, {})
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
