@@ -19,7 +19,7 @@ root = pytest.mark.skipif(
 
 @pytest.mark.chaos
 @pytest.mark.parametrize(
-    ("place", "n_faults"), [("machine", 15), ("raylets", 6), pytest.param("namespaces", 4, marks=root)]
+    ("place", "n_faults"), [("machine", 18), ("raylets", 3), pytest.param("namespaces", 4, marks=root)]
 )
 def test_no_fault_costs_a_bit(place: str, n_faults: int) -> None:
     command = [sys.executable, "-m", "tests.chaos", "--faults", str(n_faults), "--places", place, "--seed", "7"]

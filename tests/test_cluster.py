@@ -509,11 +509,12 @@ class TestOnACluster:
         self, running: Running, capfd: pytest.CaptureFixture[str]
     ) -> None:
         # Longer than Ray would wait before it kills.
-        slow = [*TRAIN[:4], "--method", "naive", "--hidden", "50", "--checkpoint-every", "1000", "--workers", "1"]
-        assert main(["submit", *running.options(), "--no-wait", *slow, "--steps", "50"]) == 0
+        slow = ["--method", "naive", "--hidden", "50", "--batch-size", "40"]
+        rare = ["--steps", "50", "--checkpoint-every", "99", "--workers", "1"]
+        assert main(["submit", *running.options(), "--no-wait", *slow, *rare]) == 0
         number = capfd.readouterr().out.strip()
         run = running.home / "home" / "distnum-runs" / number
-        wait_for(lambda: (run / "metrics.jsonl").exists() and (run / "metrics.jsonl").read_text().count("\n"))
+        wait_for(lambda: (run / "metrics.jsonl").exists() and (run / "metrics.jsonl").read_text().count("\n"), 180)
         took = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
         assert took["compute_s"] > 3
         assert main(["submit", *running.options(), "--stop", number]) == 0
