@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from distnum.config import Config, read_toml
 from distnum.errors import InputError, TrainingError
-from distnum.kinds import as_int, checked, real, whole
+from distnum.kinds import as_int
 from distnum.options import NOT_FOR_SCALE, parsed
 from distnum.progress import duration, tell
 from distnum.remote import check_no_password, is_there, is_uri
@@ -167,10 +167,13 @@ def _print_json(value: Any) -> None:
 
 
 def _interrupted(out: str) -> int:
-    if is_there(out):
-        tell(f"distnum: interrupted; the run is saved. Continue with: distnum resume {shlex.quote(out)}")
-    else:
-        tell("distnum: interrupted before the run began.")
+    try:
+        if is_there(out):
+            tell(f"distnum: interrupted; the run is saved. Continue with: distnum resume {shlex.quote(out)}")
+        else:
+            tell("distnum: interrupted before the run began.")
+    except InputError as error:
+        tell(f"distnum: interrupted; whether the run is saved is not known: {error}")
     return INTERRUPTED
 
 
@@ -195,6 +198,7 @@ def _print_result(result: TrainResult) -> None:
 def _scale(options: argparse.Namespace) -> int:
     from distnum.experiments import scale
     from distnum.reports import scaling_report
+    from distnum.watch import handled_signals
 
     changes = {name: value for name, value in _config_changes(options).items() if name not in NOT_FOR_SCALE}
     config = _config(options).with_changes(changes)
@@ -202,23 +206,19 @@ def _scale(options: argparse.Namespace) -> int:
         raise InputError("resume needs --out DIR, the folder of the measurements.")
     say = (lambda text: None) if options.quiet else tell
     numbers = partial(_numbers, options)
-    if is_uri(options.out):
-        raise InputError(f"out is {options.out!r}; an experiment is kept in a folder, not at a URI.")
-    from distnum.watch import signals_interrupt
-
-    with _out_folder(options.out, "scaling") as name, redirect_stdout(sys.stderr), signals_interrupt():
+    with _out_folder(options.out, "scaling") as name, redirect_stdout(sys.stderr), handled_signals():
         out = Path(name)
         try:
             result = scale(
                 workers=numbers("workers"),
                 threads=numbers("threads") or (),
                 mode=options.mode,
-                steps=checked("steps", options.steps, whole(1)),
-                warmup=checked("warmup", options.warmup, whole(0)),
-                repeats=checked("repeats", options.repeats, whole(1)),
+                steps=options.steps,
+                warmup=options.warmup,
+                repeats=options.repeats,
                 forecast=numbers("forecast") or (),
-                gbit_per_s=checked("gbit_per_s", options.gbit_per_s, real(above=0)),
-                out=out,
+                gbit_per_s=options.gbit_per_s,
+                out=name,
                 resume=options.resume,
                 config=config,
                 on_start=lambda n_nodes, n: say(f"distnum: {n} measurements on {n_nodes} node{'s'[: n_nodes > 1]} ..."),
@@ -333,11 +333,6 @@ def _submitted_command(options: argparse.Namespace) -> list[str]:
     changes = _config_changes(asked)
     if "address" in changes:
         raise InputError("address is given twice; the command runs on the cluster that it is submitted to.")
-    for field in ("out", "dir", "data"):
-        place = getattr(asked, field, None)
-        if place == "":
-            raise InputError(f"{field} is ''; it must name a folder or a URI.")
-        check_no_password(place, field)
     if command == "resume":
         # First, where it is looked for.
         without = ([*rest[:at], *rest[at + 1 :]] for at in range(len(rest)))
@@ -350,7 +345,11 @@ def _submitted_command(options: argparse.Namespace) -> list[str]:
     ignored = NOT_FOR_SCALE if command == "scale" else ()
     # Refuses here what would be refused there.
     merged = config.with_changes({key: value for key, value in changes.items() if key not in ignored})
-    check_no_password(str(merged.data), "data")
+    places = {"out": getattr(asked, "out", None), "dir": getattr(asked, "dir", None), "data": merged.data}
+    for field, place in places.items():
+        if place == "":
+            raise InputError(f"{field} is ''; it must name a folder or a URI.")
+        check_no_password(place, field)
     if merged.workers == 0 and command != "scale":
         raise InputError("workers is 0, which uses no Ray; a job on a cluster needs one at least.")
     if command == "scale" and asked.resume and asked.out is None:

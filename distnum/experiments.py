@@ -37,9 +37,45 @@ from distnum.scaling_fit import (
 from distnum.scaling_summary import Summary, efficiencies, summarise
 from distnum.simulation import System, simulate
 
-__all__ = ["ScalingFolder", "ScalingResult", "scale"]
+__all__ = ["ScalingFolder", "ScalingResult", "alone_in", "scale"]
 
 _FORMAT = "distnum-scaling-1"
+
+
+def _make(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"out is {str(path)!r}, where no experiment can be kept: {error.strerror}.") from None
+
+
+@contextmanager
+def alone_in(path: Path) -> Iterator[None]:
+    """Have a folder, which is made if it is not there, for this process alone.
+
+    Raises:
+        InputError: another process is measuring in it, or it cannot be made.
+    """
+    _make(path)
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        yield
+        return
+    # The folder itself is locked, so that nothing more lies in it.
+    held = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"out is {str(path)!r}, which is in use: another distnum process is measuring in it."
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(held)
 
 
 class ScalingFolder:
@@ -57,41 +93,9 @@ class ScalingFolder:
         self.path = path
         self._job = json.loads(json_text(job))
         self._rows: list[dict[str, Any]] = []
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"out is {str(path)!r}, where no experiment can be kept: {error.strerror}.") from None
+        _make(path)
         if self.json_file.exists():
             self._rows = self._read()
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Have the folder for this process alone; what others have added since is read.
-
-        Raises:
-            InputError: another process is measuring in it.
-        """
-        try:
-            import fcntl
-        except ImportError:  # not on Windows
-            yield
-            return
-        # The folder itself is locked, so that nothing more lies in it.
-        held = os.open(self.path, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(
-                    f"out is {str(self.path)!r}, which is in use: another distnum process is measuring in it."
-                ) from None
-            except OSError:
-                pass  # a file system without locks
-            if self.json_file.exists():
-                self._rows = self._read()
-            yield
-        finally:
-            os.close(held)
 
     @property
     def json_file(self) -> Path:
@@ -264,8 +268,8 @@ def scale(
     if out == "" or is_uri(out):
         raise InputError(f"out is {out!r}; an experiment is kept in a folder, not at a URI.")
     work = prepare_work(loss, params, data, config, options, settings, mode)
-    folder = ScalingFolder(Path(out), _identity(work)) if out is not None else None
-    with folder.alone() if folder is not None else nullcontext():
+    with alone_in(Path(out)) if out is not None else nullcontext():
+        folder = ScalingFolder(Path(out), _identity(work)) if out is not None else None
         measurements = folder.measurements if folder is not None else []
         counts = {setting.workers for setting in settings} | {one.workers for one in measurements}
         if forecast and len(counts) < 2:

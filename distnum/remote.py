@@ -65,14 +65,18 @@ def check_no_password(place: str | None, field: str) -> None:
 
 
 def is_there(place: str) -> bool:
-    """Whether a run has been kept at a place, a folder or a URI."""
+    """Whether a run has been kept at a place, a folder or a URI.
+
+    Raises:
+        InputError: it is out of reach.
+    """
     if not is_uri(place):
         return (Path(place) / "config.toml").exists()
+    fs, root = _file_system(place, "out")
     try:
-        fs, root = _file_system(place, "out")
         return bool(fs.exists(f"{root}/config.toml"))
-    except Exception:  # it is out of reach
-        return False
+    except Exception as error:
+        raise InputError(f"out is {place!r}, which cannot be read: {_first_line(error)}.") from None
 
 
 def _file_system(uri: str, field: str) -> tuple[Any, str]:
@@ -144,10 +148,17 @@ class Mirror:
         threading.Thread(target=self._keep_beating, args=(self._stop,), daemon=True).start()
 
     def _check_ours(self) -> None:
-        """Refuse to write where another process has taken over, because this one was not heard of for long."""
+        """Refuse to write where another process has taken over, because this one was not heard of for long.
+
+        Raises:
+            OSError: one has, or the place is out of reach.
+        """
         if self._stop is None:
             return
-        lock = self._lock()
+        try:
+            lock = self._lock()
+        except InputError as error:
+            raise OSError(None, str(error).rstrip("."), self.uri) from None
         if lock is None or lock.get("holder", self._holder) != self._holder:
             raise OSError(None, "another process has taken this run over", self.uri)
 
@@ -223,8 +234,8 @@ class Mirror:
         gone = [name for name in self._sent if name not in here]
         if lost := [name for name in gone if "/" not in name]:  # which no run removes
             raise OSError(None, f"its copy here, {self.folder}, has lost {lost[0]}", self.uri)
+        self._check_ours()
         try:
-            self._check_ours()
             # First checkpoints, so that rows never lie beyond all of them; the result, which says that
             # the run is complete, last.
             for name in sorted(here, key=lambda name: (not name.startswith("checkpoints/"), name == "result.json")):
@@ -243,8 +254,7 @@ class Mirror:
                     self._fs.rm_file(f"{self._root}/{name}")
                 del self._sent[name]
         except Exception as error:
-            reason = error.strerror if isinstance(error, OSError) and error.errno is None else None
-            raise OSError(None, reason or _first_line(error), self.uri) from error
+            raise OSError(None, _first_line(error), self.uri) from error
 
     def _put(self, name: str, content: bytes) -> None:
         """One file, whole or not at all on disks and object stores."""
@@ -263,10 +273,11 @@ class Mirror:
 
     def keep_folder(self) -> Path | None:
         """Keep what is here beyond ``close``, where it could not be put to its place; returns its folder then."""
+        kept = self.folder.with_name(self.folder.name.replace(_PREFIX, "distnum-kept-"))
         try:
-            kept = Path(tempfile.mkdtemp(prefix="distnum-kept-"))
-            shutil.copytree(self.folder, kept, dirs_exist_ok=True)
+            shutil.copytree(self.folder, kept)
         except OSError:  # it is gone, or there is no room
+            shutil.rmtree(kept, ignore_errors=True)
             return None
         return kept
 

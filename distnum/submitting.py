@@ -37,7 +37,7 @@ __all__ = ["Cluster", "SubmittedJob"]
 _CONNECT_TIMEOUT_S, _UPLOAD_TIMEOUT_S, _ANSWER_TIMEOUT_S = 10.0, 3600.0, 120.0
 # A job that is stopped has so long to finish its step and save its state; Ray then kills it.
 _STOP_S = 600
-_PACK_TIMEOUT_S = 120.0
+_END_TIMEOUT_S = 120.0
 _NO_AGENT_S = 20.0
 _LOOK_S = 0.5
 # A connection that tells nothing for so long is made anew; a cluster out of reach for so long is given up.
@@ -288,7 +288,7 @@ class Cluster:
             return self.job(number)
         with self._clear_errors():
             self._client.stop_job(number)
-        return self._wait_for_end(number, _STOP_S + _PACK_TIMEOUT_S)
+        return self._wait_for_end(number, _STOP_S + _END_TIMEOUT_S)
 
     def _wait_for_end(self, number: str, timeout_s: float) -> SubmittedJob:
         deadline = monotonic() + timeout_s
@@ -332,7 +332,7 @@ class Cluster:
             submission_id=packing,
             runtime_env=_with_distnum(),
         )
-        ended = self._wait_for_end(packing, _PACK_TIMEOUT_S)
+        ended = self._wait_for_end(packing, _END_TIMEOUT_S)
         with self._clear_errors():
             log = self._client.get_job_logs(packing)
             self._client.delete_job(packing)

@@ -17,17 +17,20 @@ if TYPE_CHECKING:
     from distnum.loop import Step
     from distnum.pools import Pool
 
-__all__ = ["Watch", "signals_interrupt"]
+__all__ = ["Watch", "handled_signals"]
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 @contextmanager
-def signals_interrupt() -> Iterator[None]:
-    """Let the signals that ask a process to end raise ``KeyboardInterrupt``; one that is ignored (nohup) stays so."""
+def handled_signals(handle: Callable[[int, Any], Any] = signal.default_int_handler) -> Iterator[None]:
+    """Handle the signals that ask a process to end, by default as ``KeyboardInterrupt``, for a while.
+
+    One that is ignored (nohup) stays so.
+    """
     taken = {number: handler for number in _SIGNALS if (handler := signal.getsignal(number)) != signal.SIG_IGN}
     for number in taken:
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, handle)
     try:
         yield
     finally:
@@ -129,25 +132,17 @@ class Watch:
 
     @contextmanager
     def attention(self) -> Iterator[None]:
-        """Handle the signals that ask a process to end, and show remarks, for a while.
-
-        A signal that is ignored (nohup) stays so.
-        """
-        before = {number: signal.getsignal(number) for number in _SIGNALS}
-        taken = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
-        for number in taken:
-            signal.signal(number, self._handle)
+        """Handle the signals that ask a process to end, and show remarks, for a while."""
         log = logging.getLogger("distnum")
         level = log.level
         log.setLevel(logging.INFO)
         log.addHandler(self._remarks)
         try:
-            yield
+            with handled_signals(self._handle):
+                yield
         finally:
             log.removeHandler(self._remarks)
             log.setLevel(level)
-            for number, handler in taken.items():
-                signal.signal(number, handler)
 
     def _handle(self, number: int, frame: Any) -> None:
         self._n_signals += 1

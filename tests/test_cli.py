@@ -374,6 +374,8 @@ def test_killed_while_ray_starts_leaves_nothing(tmp_path: Path) -> None:
             process.wait(timeout=30)
         wait_for(lambda: gone(children), 20, "the end of all processes")
         wait_for(lambda: not list(temporary.iterdir()), 20, "the removal of Ray's folder")
+        assert gone(children)
+        assert not list(temporary.iterdir())
     finally:
         shutil.rmtree(temporary)
 

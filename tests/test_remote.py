@@ -212,9 +212,9 @@ def test_what_is_lost_here_is_not_removed_there(place: str) -> None:
 def test_what_cannot_be_put_there_at_the_end_is_kept_here(
     place: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.setattr(remote.tempfile, "tempdir", str(tmp_path))
     run = RunFolder.create(place, {"steps": 3})
     run.append({"step": 1})
-    monkeypatch.setattr(remote.tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(Mirror, "_put", lambda self, name, content: (_ for _ in ()).throw(OSError("no route")))
     run.close()
     (kept,) = tmp_path.glob("distnum-kept-*")
@@ -261,6 +261,16 @@ def test_names_that_lead_elsewhere_are_refused(place: str, monkeypatch: pytest.M
     with pytest.raises(InputError, match=r"'\.\./\.\./evil' lies, which is no file of a run"):
         mirror.fetch()
     mirror.close()
+
+
+def test_whether_a_run_is_there(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not remote.is_there(place)
+    distnum.train(**SMALL, steps=2, out=place)
+    assert remote.is_there(place)
+    fs, _ = fsspec.core.url_to_fs(place)
+    monkeypatch.setattr(type(fs), "exists", lambda self, path: (_ for _ in ()).throw(OSError("no route")))
+    with pytest.raises(InputError, match="which cannot be read: no route"):
+        remote.is_there(place)
 
 
 def test_a_password_in_a_uri_is_refused_and_not_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ import pytest
 import distnum
 from distnum import InputError
 from distnum.cli import main
-from distnum.experiments import ScalingFolder, _missing, scale
+from distnum.experiments import ScalingFolder, _missing, alone_in, scale
 from distnum.plots import plot_scaling
 from distnum.reports import scaling_report
 from distnum.scaling import PARTS, Measurement, Setting, plan_settings
@@ -240,13 +240,11 @@ def test_threads_that_would_not_be_used_are_refused() -> None:
 
 
 def test_a_folder_that_another_process_measures_in_is_refused(tmp_path: Path) -> None:
-    with ScalingFolder(tmp_path, {}).alone(), pytest.raises(InputError, match="is in use: another distnum process"):
+    with alone_in(tmp_path), pytest.raises(InputError, match="is in use: another distnum process"):
         scale(square, np.ones(8), workers=[1], out=tmp_path)
-    folder, late = ScalingFolder(tmp_path, {}), ScalingFolder(tmp_path, {})
-    with folder.alone():
-        folder.add(MEASURED[0], {})
-    with late.alone():
-        late.add(MEASURED[1], {})
+    for one in MEASURED[:2]:
+        with alone_in(tmp_path):
+            ScalingFolder(tmp_path, {}).add(one, {})
     assert ScalingFolder(tmp_path, {}).measurements == MEASURED[:2]
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
