@@ -55,7 +55,7 @@ def measured_costs() -> dict[str, float]:
     ray.shutdown()
     # More workers than cores are honest here, as they have nothing to do.
     assert result.model is not None
-    one = System.of(result.model, 0.0, np.ones(1))
+    one = System.of(result.model, np.ones(1))
     return {"ask_s": one.ask_s, "take_s": one.take_s, "fixed_s": one.fixed_s}
 
 
@@ -72,9 +72,9 @@ def find_limits() -> dict[str, Any]:
                     work_s=work_s,
                     repeated_s=0.0,
                     jitter_s=0.0,
-                    n_bytes=8.0 * n_params,
                     costs=tiles if granularity == "tiles" else coarse,
-                    network=NETWORK,
+                    node_s=NETWORK.seconds(8 * n_params),
+                    answers_s=NETWORK.seconds(8 * n_params),
                     workers_per_node=PER_NODE,
                     **costs,
                 )
@@ -89,7 +89,17 @@ def find_limits() -> dict[str, Any]:
                         "fastest": min(WORKERS, key=lambda k: step_s[k]),
                     }
                 )
-    system = System(100.0, 0.0, 0.02, n_bytes=8e4, costs=np.ones(10_000), network=NETWORK, workers_per_node=16, **costs)
+    sent_s = NETWORK.seconds(8 * 10_000)
+    system = System(
+        work_s=100.0,
+        repeated_s=0.0,
+        jitter_s=0.02,
+        costs=np.ones(10_000),
+        node_s=sent_s,
+        answers_s=sent_s,
+        workers_per_node=PER_NODE,
+        **costs,
+    )
     for name, misfortune in MISFORTUNES.items():
         step_s = {k: float(np.mean(simulate(system, k, 200, None, misfortune))) for k in (10, 100, 1000)}
         misfortunes.append({"misfortune": name, "step_s": step_s})

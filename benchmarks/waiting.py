@@ -55,7 +55,7 @@ def compare_waiting(repeats: int = 2, out: Path | None = None, progress: bool = 
         return balance(costs, make_shards(costs, k))
 
     model = fit_model(result.measurements, planned, 8 * N_PARAMS, Network(), at_most=4)
-    system = System.of(model, 8 * N_PARAMS, costs)
+    system = System.of(model, costs)
     rows = []
     for one in result.summaries:
         k = one.setting.workers

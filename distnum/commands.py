@@ -217,6 +217,7 @@ def _scale(options: argparse.Namespace) -> int:
                 warmup=options.warmup,
                 repeats=options.repeats,
                 forecast=numbers("forecast") or (),
+                workers_per_node=options.workers_per_node,
                 gbit_per_s=options.gbit_per_s,
                 out=name,
                 resume=options.resume,

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import os
+import inspect
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from io import StringIO
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from distnum.checkpoints import write_whole
+from distnum.checkpoints import params_sha256
 from distnum.config import Config
-from distnum.errors import InputError, TrainingError
+from distnum.errors import InputError
 from distnum.facts import machine_facts, version_facts
 from distnum.kinds import checked, real, whole
-from distnum.objectives import LossFunction, Params
+from distnum.objectives import BlackBox, LossFunction, Params
 from distnum.placement import n_cores
 from distnum.remote import is_uri
-from distnum.runs import json_text
 from distnum.scaling import Measurement, Setting, Work, measure_scaling, plan_settings, prepare_work
 from distnum.scaling_fit import (
     Forecast,
@@ -34,134 +31,11 @@ from distnum.scaling_fit import (
     fit_model,
     universal_scalability,
 )
-from distnum.scaling_summary import Summary, efficiencies, summarise
+from distnum.scaling_folder import ScalingFolder, alone_in
+from distnum.scaling_summary import MANY_REPEATS, Summary, coverage, summarise
 from distnum.simulation import System, simulate
 
-__all__ = ["ScalingFolder", "ScalingResult", "alone_in", "scale"]
-
-_FORMAT = "distnum-scaling-1"
-
-
-def _make(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"out is {str(path)!r}, where no experiment can be kept: {error.strerror}.") from None
-
-
-@contextmanager
-def alone_in(path: Path) -> Iterator[None]:
-    """Have a folder, which is made if it is not there, for this process alone.
-
-    Raises:
-        InputError: another process is measuring in it, or it cannot be made.
-    """
-    _make(path)
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        yield
-        return
-    # The folder itself is locked, so that nothing more lies in it.
-    held = os.open(path, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"out is {str(path)!r}, which is in use: another distnum process is measuring in it."
-            ) from None
-        except OSError:
-            pass  # a file system without locks
-        yield
-    finally:
-        os.close(held)
-
-
-class ScalingFolder:
-    """``scaling.json`` and ``scaling.csv``: a row for each measurement, at every moment whole.
-
-    Args:
-        path: of the folder, which is made if it is not there.
-        job: what is measured; the rows of another job are refused.
-
-    Raises:
-        InputError: it cannot be read or made, or holds measurements of something else.
-    """
-
-    def __init__(self, path: Path, job: Mapping[str, Any]) -> None:
-        self.path = path
-        self._job = json.loads(json_text(job))
-        self._rows: list[dict[str, Any]] = []
-        _make(path)
-        if self.json_file.exists():
-            self._rows = self._read()
-
-    @property
-    def json_file(self) -> Path:
-        return self.path / "scaling.json"
-
-    @property
-    def csv_file(self) -> Path:
-        return self.path / "scaling.csv"
-
-    @property
-    def measurements(self) -> list[Measurement]:
-        """All of them, in the order in which they were made."""
-        return [Measurement.from_dict(row) for row in self._rows]
-
-    def _read(self) -> list[dict[str, Any]]:
-        where = f"{self.json_file} is not what a scaling experiment wrote"
-        try:
-            found = json.loads(self.json_file.read_bytes())
-            if found["format"] != _FORMAT:
-                raise ValueError(f"its format is {found['format']!r:.40}")
-            rows = found["measurements"]
-            for row in rows:
-                Measurement.from_dict(row)
-            job = dict(found["job"])
-        except OSError as error:
-            raise InputError(f"{self.json_file} cannot be read: {error.strerror}.") from None
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise InputError(f"{where} ({error}); choose another folder with --out.") from None
-        for name in sorted({*job, *self._job}):
-            if job.get(name) != self._job.get(name):
-                raise InputError(
-                    f"{self.path} holds measurements with {name} = {job.get(name)!r:.60}, now it is "
-                    f"{self._job.get(name)!r:.60}; choose another folder with --out."
-                )
-        return list(rows)
-
-    def add(self, measurement: Measurement, about: Mapping[str, Any]) -> None:
-        """Keep one more row.
-
-        Raises:
-            TrainingError: it cannot be written; the rows before it are intact.
-        """
-        self._rows.append(measurement.to_dict() | dict(about))
-        self.write({})
-
-    def write(self, findings: Mapping[str, Any]) -> None:
-        """Write the rows, and what they say."""
-        content = {"format": _FORMAT, "job": self._job, **findings, "measurements": self._rows}
-        derived = zip(efficiencies(self.measurements), self.measurements, strict=True)
-        rows = [
-            row | {"efficiency": efficiency, "oversubscribed": one.oversubscribed}
-            for row, (efficiency, one) in zip(self._rows, derived, strict=True)
-        ]
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        table = StringIO()
-        writer = csv.DictWriter(table, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        try:
-            write_whole(self.json_file, (json_text(content, indent=2) + "\n").encode())
-            write_whole(self.csv_file, table.getvalue().encode())
-        except OSError as error:
-            raise TrainingError(
-                f"{error.filename or self.path} cannot be written: {error.strerror}. What was measured before is "
-                "intact."
-            ) from None
+__all__ = ["ScalingResult", "scale"]
 
 
 @dataclass(frozen=True)
@@ -176,6 +50,7 @@ class ScalingResult:
         simulated_s: seconds of a step of each of them, played through by the simulator; empty in weak scaling.
         assumptions: of the model and the forecasts.
         laws: Amdahl's and the universal scalability law, fitted to the same steps.
+        notes: what is to be known of these measurements.
         folder: where it is kept, or None.
     """
 
@@ -187,6 +62,7 @@ class ScalingResult:
     simulated_s: list[float]
     assumptions: list[str] = field(repr=False)
     laws: dict[str, dict[str, float]]
+    notes: list[str]
     folder: Path | None
 
     def to_dict(self) -> dict[str, Any]:
@@ -197,6 +73,7 @@ class ScalingResult:
             "forecasts": [one.to_dict() for one in self.forecasts],
             "simulated_s": self.simulated_s,
             "assumptions": self.assumptions,
+            "notes": self.notes,
         }
         if self.model is None:
             return found | {"no_model": self.no_model}
@@ -204,6 +81,7 @@ class ScalingResult:
         found["model"] = {
             "coefficients": explained(self.model.coefficients),
             "fitted_on_workers": list(self.model.measured),
+            "workers_per_node": self.model.workers_per_node,
             "worst_error": self.model.worst_error,
             "bottleneck": None if bottleneck is None else {"workers": bottleneck[0], "part": bottleneck[1]},
         }
@@ -227,6 +105,7 @@ def scale(
     repeats: int = 5,
     warmup: int = 3,
     forecast: Sequence[int] = (),
+    workers_per_node: int | None = None,
     gbit_per_s: float = 10.0,
     data: Any = None,
     out: str | Path | None = None,
@@ -246,8 +125,10 @@ def scale(
         steps: of one measurement, after ``warmup`` others.
         repeats: measurements of each setting; they take turns.
         forecast: numbers of workers to foretell.
+        workers_per_node: so many on each node of a forecast; by default the most that were measured.
         gbit_per_s: of the network that a forecast assumes between nodes, if just one is measured.
-        out: a folder to keep the measurements in; those that are there already count too.
+        out: a folder to keep the measurements in; those that are there already count too, and must be of
+            the same job, machine, versions, ``steps`` and ``warmup``.
         resume: measure only what is missing there of so many repeats.
         on_start: called when the workers are there, with their nodes and how many measurements will be made.
         on_measured: called with each measurement and how many are to follow.
@@ -261,6 +142,8 @@ def scale(
     steps = checked("steps", steps, whole(1, 1_000_000))
     repeats = checked("repeats", repeats, whole(1, 10_000))
     warmup = checked("warmup", warmup, whole(0, 1_000_000))
+    if workers_per_node is not None:
+        workers_per_node = checked("workers_per_node", workers_per_node, whole(1, 1_000_000))
     gbit_per_s = checked("gbit_per_s", gbit_per_s, real(above=0))
     forecast = [checked("forecast", number, whole(1, 1_000_000)) for number in _several(forecast)]
     if resume and out is None:
@@ -268,8 +151,10 @@ def scale(
     if out == "" or is_uri(out):
         raise InputError(f"out is {out!r}; an experiment is kept in a folder, not at a URI.")
     work = prepare_work(loss, params, data, config, options, settings, mode)
+    about = version_facts() | {name: str(value) for name, value in machine_facts().items()} | {"commit": _commit()}
     with alone_in(Path(out)) if out is not None else nullcontext():
-        folder = ScalingFolder(Path(out), _identity(work)) if out is not None else None
+        identity = _identity(work) | {"steps": steps, "warmup": warmup} | about
+        folder = ScalingFolder(Path(out), identity) if out is not None else None
         measurements = folder.measurements if folder is not None else []
         counts = {setting.workers for setting in settings} | {one.workers for one in measurements}
         if forecast and len(counts) < 2:
@@ -277,7 +162,6 @@ def scale(
                 f"forecast needs at least 2 numbers of workers to be measured, but workers is {min(counts)} alone."
             )
         missing = _missing(measurements, settings, repeats, resume)
-        about = version_facts() | {name: str(value) for name, value in machine_facts().items()} | {"commit": _commit()}
         if missing:
 
             def started(n_nodes: int) -> None:
@@ -285,12 +169,13 @@ def scale(
                     on_start(n_nodes, len(missing))
 
             for number, one in enumerate(measure_scaling(work, missing, steps, warmup, started), start=1):
+                _check_place(measurements, one)
                 measurements.append(one)
                 if folder is not None:
                     folder.add(one, about)
                 if on_measured is not None:
                     on_measured(one, len(missing) - number)
-        result = _result(work, measurements, forecast, Network(gbit_per_s), folder)
+        result = _result(work, measurements, forecast, workers_per_node, Network(gbit_per_s), folder)
         if folder is not None:
             folder.write(result.to_dict())
         return result
@@ -308,9 +193,44 @@ def default_workers() -> list[int]:
 
 
 def _identity(work: Work) -> dict[str, Any]:
-    """What must be the same for measurements that are held beside each other."""
-    deciding = {name: value for name, value in work.job.deciding().items() if name != "steps"}
-    return {"mode": work.mode, "n_params": work.job.objective.n_params} | deciding
+    """What must be the same of the work where measurements are held beside each other."""
+    job, objective = work.job, work.job.objective
+    found = {name: value for name, value in job.deciding().items() if name != "steps"}
+    found |= {"mode": work.mode, "n_params": objective.n_params, "initial_sha256": params_sha256(job.initial.params)}
+    if job.network is None and isinstance(objective, BlackBox):
+        found |= _function_facts(objective.loss)
+    return found
+
+
+def _function_facts(loss: LossFunction) -> dict[str, Any]:
+    """Which function it is, and of which source; nothing of a source that cannot be had."""
+    named = loss if hasattr(loss, "__qualname__") else type(loss)
+    found = {"function": f"{named.__module__}.{named.__qualname__}"}
+    try:
+        return found | {"source_sha256": sha256(inspect.getsource(named).encode()).hexdigest()}
+    except (OSError, TypeError):
+        return found
+
+
+def _check_place(before: Sequence[Measurement], one: Measurement) -> None:
+    """Refuse to hold beside each other what was measured in different places.
+
+    Raises:
+        InputError: the workers of this measurement are elsewhere, or asked otherwise.
+    """
+    for other in before:
+        closely = other.setting == one.setting
+        if _place(other, closely) != _place(one, closely):
+            raise InputError(
+                f"the workers of this measurement ({one.setting}) were {_place(one, closely)}, those of an earlier one "
+                f"{_place(other, closely)}, which would make no curve; choose another folder with --out, or measure "
+                "all again."
+            )
+
+
+def _place(one: Measurement, closely: bool) -> str:
+    text = f"asked over {one.asked_over}"
+    return f"{text} on {one.nodes} node{'s'[: one.nodes > 1]} with {one.cores} cores" if closely else text
 
 
 def _missing(
@@ -325,11 +245,11 @@ def _missing(
 
 
 def _commit() -> str:
-    """Of the code that runs, if it runs from a checkout of its own; else nothing."""
+    """Of the code that runs, if it runs from a checkout of its own, and whether it was changed since; else nothing."""
     here = Path(__file__).resolve().parent
     if not (here.parent / ".git").exists():
         return ""
-    command = ["git", "-C", str(here), "rev-parse", "--short", "HEAD"]
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
@@ -340,6 +260,7 @@ def _result(
     work: Work,
     measurements: list[Measurement],
     forecast: Sequence[int],
+    workers_per_node: int | None,
     network: Network,
     folder: ScalingFolder | None,
 ) -> ScalingResult:
@@ -348,7 +269,7 @@ def _result(
     summaries = summarise(measurements)
     model, why = None, ""
     try:
-        model = fit_model(measurements, work.planned_balance, n_bytes, network)
+        model = fit_model(measurements, work.planned_balance, n_bytes, network, workers_per_node=workers_per_node)
     except InputError as error:
         why = str(error)
     laws = {}
@@ -358,9 +279,10 @@ def _result(
         laws["amdahl"] = amdahl(honest)
     if work.mode == "strong" and len(honest) > 3:
         laws["universal scalability"] = universal_scalability(honest)
+    laws = {name: law for name, law in laws.items() if np.isfinite(list(law.values())).all()}
     simulated: list[float] = []
     if model is not None and not model.weak:
-        system = System.of(model, n_bytes, work.costs, objective.groups, network)
+        system = System.of(model, work.costs, objective.groups)
         simulated = [float(np.median(simulate(system, int(k)))) for k in forecast]
     return ScalingResult(
         measurements,
@@ -369,25 +291,54 @@ def _result(
         why,
         [] if model is None else [model.forecast(int(k)) for k in forecast],
         simulated,
-        [] if model is None else _assumptions(model, work, measurements, network),
+        [] if model is None else _assumptions(model, work, network),
         laws,
+        _notes(work, measurements),
         folder.path if folder is not None else None,
     )
 
 
-def _assumptions(model: ScalingModel, work: Work, measurements: Sequence[Measurement], network: Network) -> list[str]:
+def _assumptions(model: ScalingModel, work: Work, network: Network) -> list[str]:
     """What a forecast takes for granted."""
-    n_nodes = max(one.nodes for one in measurements)
     found = [
         f"{model.workers_per_node} workers on a node, each with cores of its own as fast as those measured",
         f"the {work.n_tiles:,} tiles that the parameters are cut into are shared as distnum shares them",
         "asking, gathering and planning grow with the workers as far as was measured "
         f"({', '.join(map(str, model.measured))})",
     ]
-    if n_nodes == 1:
+    if model.n_nodes == 1:
         found.append(
             f"each further node gets the parameters from the driver over {network.gbit_per_s:g} Gbit/s; answers over a "
             "network were not measured: one node was, whose workers, in a session of distnum's own, are asked over "
             "sockets and not by calls of Ray, which take longer"
         )
+    elif not model.nodes_told_apart:
+        found.append(
+            "what a node takes and what a worker takes could not be told apart, as all nodes had as many workers; with "
+            "another number on a node the forecast is uncertain"
+        )
+    return found
+
+
+def _notes(work: Work, measurements: Sequence[Measurement]) -> list[str]:
+    """What a reader of the numbers would want to be told."""
+    found = []
+    counts = [sum(one.setting == setting for one in measurements) for setting in {one.setting for one in measurements}]
+    fewest = min(counts)
+    if fewest == 1:
+        found.append("what was measured once has no interval; measure with more repeats")
+    elif fewest < MANY_REPEATS:
+        found.append(
+            f"an interval of {fewest} repeats is from the least to the greatest of them, which holds the true median "
+            f"in {100 * coverage(fewest):.0f} % of cases; {MANY_REPEATS} repeats make that 95 %"
+        )
+    # In weak scaling each number of workers has batches of its own.
+    ends: dict[int, set[str]] = {}
+    for one in measurements:
+        ends.setdefault(one.workers if work.mode == "weak" else 0, set()).add(one.params_sha256)
+    if any(len(same) > 1 for same in ends.values()):
+        why = "the function gives other numbers for the same parameters, or was changed"
+        if work.job.network is not None:
+            why = "processors or libraries of the workers round differently"
+        found.append(f"the same steps did not end at the same parameters in all measurements: {why}")
     return found

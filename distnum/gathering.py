@@ -158,9 +158,8 @@ class Gathering:
         first = not self._asked_for_loss
         self._asked_for_loss = True
         file = self._shared.file if self._shared is not None else None
-        task = Task(
-            self._turn, self._step, part, first, n < len(shard), file, self._workers.n_threads, self._board, rank
-        )
+        number, n_threads = self._step + self._workers.offset, self._workers.n_threads
+        task = Task(self._turn, number, part, first, n < len(shard), file, n_threads, self._board, rank)
         self._asking.ask(worker, task, self._sent, float(self.costs[part].sum()) / worker.speed, n_lost)
         return True
 

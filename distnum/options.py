@@ -131,6 +131,7 @@ def _add_scale_options(parser: argparse.ArgumentParser) -> None:
     )
     group = parser.add_argument_group("what is foretold")
     group.add_argument("--forecast", metavar="N,N", help="numbers of workers to foretell")
+    group.add_argument("--workers-per-node", metavar="N", help="of a forecast (default: the most that were measured)")
     group.add_argument("--gbit-per-s", metavar="X", default="10", help="assumed between unmeasured nodes (default: 10)")
     group = parser.add_argument_group("output")
     group.add_argument(

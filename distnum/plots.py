@@ -158,10 +158,13 @@ def plot_scaling(summaries: Sequence[Summary], model: ScalingModel | None, mode:
         up = model.step_s(workers[0])[0] / fitted * factor / (workers[0] if model.weak else 1)
         speed.plot(dense, up, color="black", linewidth=0.8, linestyle=":", label="model")
     efficiency.axhline(1, color=_GREY, linewidth=1.2, zorder=0)
-    efficiency.set_ylim(0, max(1.1, *(one.efficiency.high for one in summaries)))
+    efficiency.set_ylim(0, np.nanmax([1.1, *(value for one in summaries for value in one.efficiency)]))
     balance.axhline(1, color=_GREY, linewidth=1.2, zorder=0)
     _draw_parts(parts, summaries)
-    for axes, title in ((speed, "speed-up"), (efficiency, "efficiency"), (balance, "slowest worker / mean")):
+    base = summaries[0].setting
+    beside = "" if base.cores == 1 else f" beside {base} workers"
+    titles = ((speed, f"speed-up{beside}"), (efficiency, f"efficiency{beside}"), (balance, "slowest worker / mean"))
+    for axes, title in titles:
         axes.set(title=title, xlabel="workers")
         axes.set_xscale("log", base=2)
         axes.set_xticks(workers, [str(k) for k in workers])
@@ -182,7 +185,7 @@ def _draw_parts(axes: Any, summaries: Sequence[Summary]) -> None:
     bottom = np.zeros(len(summaries))
     factor, unit = (1e3, "ms") if max(one.step_s.value for one in summaries) < 1 else (1.0, "s")
     for number, part in enumerate(PARTS):
-        seconds = factor * np.array([one.parts[part] for one in summaries])
+        seconds = factor * np.array([max(0.0, one.parts[part]) for one in summaries])
         label = part.removesuffix("_s")
         axes.bar(
             names,

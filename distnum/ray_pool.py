@@ -93,6 +93,7 @@ class RayPool(Closing):
         tell: Tell = log_event,
     ) -> None:
         self._objective = objective
+        self._batch_at = batch_at
         self._dtype = np.dtype(dtype)
         self._turn = 0
         self._costs: NDArray[np.float64] | None = None
@@ -105,6 +106,7 @@ class RayPool(Closing):
         self._shared: Shared | None = None
         self._board: Board | None = None
         self._board_shape: tuple[int, int] | None = None
+        self._several = False
         self._session = contextlib.ExitStack()
         keep_freed_memory()
         try:
@@ -127,8 +129,8 @@ class RayPool(Closing):
                         f"{self._ray.cluster_resources().get(name, 0):g} of it; it has {there}."
                     )
             setup = self._put(Setup(objective, batch_at, self.n_threads, self._dtype, warm_up, self._folder))
-            if objective.shareable is not None and counts.most > 1 and self._folder is not None:
-                self._board_shape = objective.shareable(batch_at(1), self._dtype)
+            self._several = counts.most > 1
+            self._board_shape = self._shape_of_board(1)
             self._make_files()
             self._workers = RayWorkers(
                 ray,
@@ -151,6 +153,7 @@ class RayPool(Closing):
         """New files for what is shared on this machine, in place of those that there are."""
         self._remove_files()
         self._shared = Shared.create(self._folder, self._dtype, self._objective.n_params)
+        self._board = None
         if self._board_shape is not None:
             self._board = Board.create(self._folder, *self._board_shape)
 
@@ -188,6 +191,12 @@ class RayPool(Closing):
         return len({worker.node for worker in self._workers.working}) if self._workers is not None else 0
 
     @property
+    def n_cpus_of_nodes(self) -> int:
+        """CPUs of these nodes, as Ray counts them."""
+        used = {worker.node for worker in self._workers.working} if self._workers is not None else set()
+        return int(sum(node["Resources"].get("CPU", 0) for node in self._ray.nodes() if node["NodeID"] in used))
+
+    @property
     def own_session(self) -> bool:
         """Whether its Ray session was started here, on this machine alone."""
         return self._folder is not None
@@ -201,15 +210,28 @@ class RayPool(Closing):
         assert self._workers is not None
         self._workers.wait_for(n_workers)
 
-    def use(self, n_workers: int, n_threads: int) -> None:
+    def use(self, n_workers: int, n_threads: int, offset: int = 0) -> None:
         """Compute with so many of the workers, and so many threads each, from the next ``plan`` on.
 
         What was known of how long work takes is forgotten: it was of other workers.
+
+        Args:
+            offset: added to the number of a step where its batch is drawn.
         """
         assert self._workers is not None
-        self._workers.use(n_workers, n_threads)
+        self._workers.use(n_workers, n_threads, offset)
         self.n_threads = n_threads
         self._timing = Timing(self._deadline_s)
+        if self._board_shape != (shape := self._shape_of_board(offset + 1)):
+            self._board_shape = shape
+            self._make_files()
+
+    def _shape_of_board(self, number: int) -> tuple[int, int] | None:
+        """For what workers of this machine find together of a batch like this one; None if that is nothing."""
+        shareable = self._objective.shareable
+        if shareable is None or not self.own_session or not self._several:
+            return None
+        return shareable(self._batch_at(number), self._dtype)
 
     @property
     def worker_pids(self) -> list[int]:

@@ -74,6 +74,7 @@ class RayWorkers:
         self._own = own
         self._resources = dict(resources or {})
         self.n_threads = n_threads
+        self.offset = 0
         self.tell = tell
         self._here = ray.get_runtime_context().get_node_id()
         self._n_started = 0
@@ -95,8 +96,11 @@ class RayWorkers:
         found = np.array([worker.speed for worker in workers])
         return found if found.max() > _EQUAL_SPEEDS * found.min() else np.ones(len(workers))
 
-    def use(self, n_workers: int, n_threads: int) -> None:
-        """Give work to so many of the workers, on as many nodes as that can be, with so many threads each."""
+    def use(self, n_workers: int, n_threads: int, offset: int) -> None:
+        """Give work to so many of the workers, on as many nodes as that can be, with so many threads each.
+
+        They draw the batch of a step by its number plus ``offset``.
+        """
         n_on: Counter[str] = Counter()
         ranked: list[tuple[int, int, RayWorker]] = []
         for worker in sorted([*self.working, *self._resting], key=lambda worker: worker.number):
@@ -106,6 +110,7 @@ class RayWorkers:
         everyone = [worker for _, _, worker in sorted(ranked, key=lambda one: one[:2])]
         self.working, self._resting = everyone[:n_workers], everyone[n_workers:]
         self.n_threads = n_threads
+        self.offset = offset
 
     # --- coming -------------------------------------------------------------------
 

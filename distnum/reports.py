@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import isnan
+
 from distnum.experiments import ScalingResult
 from distnum.metrics import Evaluation
 from distnum.progress import duration
@@ -42,6 +45,7 @@ def scaling_report(result: ScalingResult) -> str:
     blocks = [_measured(result.summaries)]
     if any(one.oversubscribed for one in result.summaries):
         blocks.append("* more busy threads than cores: how they share them, not how the work scales")
+    blocks += [f"note: {note}" for note in result.notes]
     blocks.append(_parts(result.summaries))
     if result.model is None:
         blocks.append(f"no model: {result.no_model}")
@@ -71,7 +75,17 @@ _NAMES = {
 
 
 def _within(interval: Interval, digits: int = 2) -> str:
-    return f"{interval.value:.{digits}f} ({interval.low:.{digits}f} - {interval.high:.{digits}f})"
+    return _interval(interval, lambda value: f"{value:.{digits}f}")
+
+
+def _ms_within(interval: Interval) -> str:
+    return _interval(interval, _ms)
+
+
+def _interval(interval: Interval, text: Callable[[float], str]) -> str:
+    """A number and, where there is one, its interval."""
+    value, low, high = map(text, interval)
+    return value if isnan(interval.low) else f"{value} ({low} - {high})"
 
 
 def _ms(seconds: float) -> str:
@@ -79,12 +93,15 @@ def _ms(seconds: float) -> str:
 
 
 def _measured(summaries: list[Summary]) -> str:
+    base = summaries[0].setting
+    beside = f"{base.workers} worker{'s'[: base.workers > 1]} with {base.threads} thread{'s'[: base.threads > 1]} each"
     lines = [
+        f"medians with 95 % intervals; speed-up and efficiency are beside {beside}",
         f"{'workers':>7} {'threads':>7} {'nodes':>5} {'ms a step':>22} {'speed-up':>20} {'efficiency':>20} "
-        f"{'balance':>7}"
+        f"{'balance':>7}",
     ]
     for one in summaries:
-        step = f"{_ms(one.step_s.value)} ({_ms(one.step_s.low)} - {_ms(one.step_s.high)})"
+        step = _ms_within(one.step_s)
         mark = "*" if one.oversubscribed else ""
         lines.append(
             f"{mark + str(one.setting.workers):>7} {one.setting.threads:>7} {one.nodes:>5} {step:>22} "
@@ -105,11 +122,14 @@ def _parts(summaries: list[Summary]) -> str:
 
 
 def _model(model: ScalingModel, laws: dict[str, dict[str, float]]) -> str:
-    lines = [f"a model of the parts, off by {model.worst_error:.1%} at most; milliseconds with 95 % intervals"]
+    off = f"off by {model.worst_error:.1%} at most"
+    if len(model.measured) == 2:
+        off += ", which of two numbers of workers says little"
+    lines = [f"a model of the parts, {off}; milliseconds with 95 % intervals"]
     for name, what in COEFFICIENTS.items():
         interval = Interval.of(model.coefficients[name])
-        if interval.high > 0:
-            lines.append(f"{_ms(interval.value):>9} ({_ms(interval.low)} - {_ms(interval.high)})  {what}")
+        if interval.value > 0 or interval.high > 0:
+            lines.append(f"{_ms_within(interval):>24}  {what}")
     for name, law in laws.items():
         values = ", ".join(f"{key} {value:.3g}" for key, value in law.items() if key != "worst_error")
         lines.append(f"beside it {name}: {values}; off by {law['worst_error']:.1%} at most")
@@ -127,4 +147,4 @@ def _forecasts(forecasts: list[Forecast], simulated_s: list[float]) -> str:
             f"{one.workers:>9,} {one.nodes:>7,} {duration(one.step_s.value):>9} {simulated:>9} "
             f"{_within(one.speed_up, 1):>24} {_within(one.efficiency):>20}  {_NAMES[one.largest]}"
         )
-    return "\n".join(["forecast", *lines])
+    return "\n".join(["forecast; speed-up and efficiency are beside one worker, as the model has it", *lines])

@@ -47,6 +47,7 @@ Array = NDArray[np.floating]
 log = logging.getLogger("distnum")
 
 MODES = ("strong", "weak")
+ASKED_OVER = ("sockets", "Ray")
 PARTS = ("broadcast_s", "dispatch_s", "compute_s", "gather_s", "update_s", "other_s")
 """What the time of a step is made of; see ``Measurement``."""
 
@@ -54,7 +55,7 @@ PARTS = ("broadcast_s", "dispatch_s", "compute_s", "gather_s", "update_s", "othe
 _SATURATED = 0.75
 # A measurement in which a worker was lost is made again, so often.
 _MOST_LOSSES = 3
-# In weak scaling the number of a step says for how many workers its batch is: so many times that.
+# In weak scaling the number by which workers know a step says for how many its batch is: so many times that.
 _STEPS = 2**32
 
 
@@ -80,19 +81,21 @@ class Measurement:
         mode: ``"strong"``, the same work for all, or ``"weak"``, a batch that grows with the workers.
         workers, threads, nodes: that took part.
         repeat: its number, from 1.
-        steps: that were measured.
+        steps, warmup: that were measured, and others before them.
         step_s: seconds of a step, from one update to the next.
         broadcast_s: of that, the driver lays out the parameters.
         dispatch_s: it asks each worker for its shard.
         compute_s: the slowest worker computes.
-        gather_s: answers come in, and what the driver waits beside computing.
+        gather_s: answers come in, and what the driver waits beside computing; below 0 where workers compute
+            while others are still being asked.
         update_s: the gradient is checked and applied.
         other_s: all the rest, planning among it.
         mean_compute_s: what a worker computes on average.
         balance: the slowest worker over the average.
         planned_balance: the same as it was planned, from the costs of the tiles.
         busy: the share of a worker's computing in which its cores were busy; in the rest it waited.
-        cores: that there were for them.
+        cores: that there were for them, on these nodes.
+        asked_over: ``"sockets"`` of this machine, or ``"Ray"``, by calls of it, which take longer.
         params_sha256: of the parameters after the last step.
     """
 
@@ -102,6 +105,7 @@ class Measurement:
     nodes: int
     repeat: int
     steps: int
+    warmup: int
     step_s: float
     broadcast_s: float
     dispatch_s: float
@@ -114,6 +118,7 @@ class Measurement:
     planned_balance: float
     busy: float
     cores: int
+    asked_over: str
     params_sha256: str
     measured_at: str
 
@@ -147,11 +152,13 @@ class Measurement:
         for name in ("workers", "threads", "nodes", "repeat", "steps", "cores", "step_s"):
             if not 0 < found[name] < float("inf"):
                 raise ValueError(f"{name} is {found[name]!r:.40}")
-        for name in (*PARTS, "mean_compute_s", "balance", "planned_balance", "busy"):
-            if not 0 <= found[name] < float("inf"):
+        differences = ("gather_s", "other_s")
+        for name in (*PARTS, "warmup", "mean_compute_s", "balance", "planned_balance", "busy"):
+            if not (-float("inf") if name in differences else 0) <= found[name] < float("inf"):
                 raise ValueError(f"{name} is {found[name]!r:.40}")
-        if found["mode"] not in MODES:
-            raise ValueError(f"mode is {found['mode']!r:.40}")
+        for name, allowed in (("mode", MODES), ("asked_over", ASKED_OVER)):
+            if found[name] not in allowed:
+                raise ValueError(f"{name} is {found[name]!r:.40}")
         return cls(**found)
 
 
@@ -179,7 +186,7 @@ class Work:
 
 
 class _BatchesByWorkers:
-    """Batches for weak scaling: the number of a step says for how many workers, too; without that for the fewest."""
+    """Batches for weak scaling: the number says for how many workers, and which step; without that for the fewest."""
 
     def __init__(self, sources: Mapping[int, Callable[[int], Any]]) -> None:
         self._sources = sources
@@ -305,12 +312,12 @@ def measure_scaling(
 
 
 def _measured(work: Work, pool: RayPool, setting: Setting, repeat: int, n_steps: int, warmup: int) -> Measurement:
-    pool.use(setting.workers, setting.threads)
+    offset = setting.workers * _STEPS if work.mode == "weak" else 0
+    pool.use(setting.workers, setting.threads, offset)
     recorder = _Recorder(pool)
-    job = work.job
-    begin = setting.workers * _STEPS if work.mode == "weak" else 0
+    job = replace(work.job, batch_at=lambda step: work.job.batch_at(offset + step))
     rows: list[dict[str, float]] = []
-    state = replace(job.initial, step=begin)
+    state = job.initial
     started = perf_counter()
     for number, step in enumerate(islice(run_steps(job, recorder, state), warmup + n_steps)):
         step_s = perf_counter() - started
@@ -320,10 +327,10 @@ def _measured(work: Work, pool: RayPool, setting: Setting, repeat: int, n_steps:
                 "broadcast_s": found.broadcast_s,
                 "dispatch_s": found.dispatch_s,
                 "compute_s": step.compute_s,
-                "gather_s": max(0.0, step.dispatch_gather_s - found.broadcast_s - found.dispatch_s),
+                "gather_s": step.dispatch_gather_s - found.broadcast_s - found.dispatch_s,
                 "update_s": step.update_s,
             }
-            row["other_s"] = max(0.0, step_s - sum(row.values()))
+            row["other_s"] = step_s - sum(row.values())
             row |= {"step_s": step_s, "mean_compute_s": found.mean_compute_s}
             row["balance"] = found.compute_s / found.mean_compute_s if found.mean_compute_s > 0 else 1.0
             computed_s = sum(one.compute_s for _, one in found.answers)
@@ -339,17 +346,14 @@ def _measured(work: Work, pool: RayPool, setting: Setting, repeat: int, n_steps:
         nodes=pool.n_nodes,
         repeat=repeat,
         steps=n_steps,
+        warmup=warmup,
         planned_balance=work.planned_balance(setting.workers),
-        cores=_cores_of(pool),
+        cores=n_cores() if pool.own_session else pool.n_cpus_of_nodes,
+        asked_over="sockets" if pool.own_session else "Ray",
         params_sha256=params_sha256(state.params),
         measured_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         **medians,
     )
-
-
-def _cores_of(pool: RayPool) -> int:
-    """Cores that the workers have: of this machine, or of the cluster."""
-    return n_cores() if pool.own_session else pool.n_cpus
 
 
 class _Recorder(Closing):

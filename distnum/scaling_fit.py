@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from math import ceil, log, sqrt
+from dataclasses import dataclass, replace
+from math import ceil
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -28,12 +29,15 @@ __all__ = [
 _MOST_WORKERS = 2**20
 
 
-def _least_squares(columns: Sequence[NDArray[np.float64]], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Coefficients, none of them negative, for which relative errors are least.
+def _least_squares(
+    columns: Sequence[NDArray[np.float64]], values: NDArray[np.float64], step_s: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Coefficients, none of them negative, with which errors are least in parts of a step.
 
     Args:
         columns: what each coefficient is multiplied with, one number a setting.
-        values: shape ``(n_settings, n_draws)``.
+        values: seconds of a part, shape ``(n_settings, n_draws)``; a draw with NaN has no coefficients.
+        step_s: of the whole step, the same shape.
 
     Returns:
         shape ``(n_columns, n_draws)``.
@@ -41,10 +45,20 @@ def _least_squares(columns: Sequence[NDArray[np.float64]], values: NDArray[np.fl
     from scipy.optimize import nnls
 
     matrix = np.stack(columns, axis=1)
-    # Relative to the larger part of a value: what is nearly nothing need not be met exactly.
-    floor = 1e-3 * np.abs(values).max(axis=0)
-    scale = 1 / np.maximum(np.abs(values), np.maximum(floor, 1e-12))
-    return np.stack([nnls(matrix * s[:, None], v * s)[0] for v, s in zip(values.T, scale.T, strict=True)], axis=1)
+    found = np.full((len(columns), values.shape[1]), np.nan)
+    for draw in np.flatnonzero(np.isfinite(values / step_s).all(axis=0)):
+        weights = 1 / step_s[:, draw]
+        found[:, draw] = nnls(matrix * weights[:, None], values[:, draw] * weights)[0]
+    return found
+
+
+def expected_maximum(k: int) -> float:
+    """How far the largest of ``k`` standard normal numbers lies above their mean (G. Blom 1958; to 5 % at ``k`` = 2).
+
+    >>> [round(expected_maximum(k), 2) for k in (1, 2, 4, 16, 1024)]
+    [0.0, 0.59, 1.05, 1.77, 3.23]
+    """
+    return NormalDist().inv_cdf((k - 0.375) / (k + 0.25))
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,7 @@ class Network:
     gbit_per_s: float = 10.0
 
     def seconds(self, n_bytes: float) -> float:
+        """What so many bytes take on it."""
         return 8 * n_bytes / (self.gbit_per_s * 1e9)
 
 
@@ -89,7 +104,7 @@ COEFFICIENTS = {
     "repeated_s": "computing that every worker repeats",
     "jitter_s": "how unequally long equal work takes (one standard deviation)",
     "broadcast_s": "laying out the parameters",
-    "node_s": "the same for each node",
+    "node_s": "taking them to one more node",
     "dispatch_s": "asking the workers, whatever their number",
     "worker_dispatch_s": "asking one worker",
     "gather_s": "waiting for answers, whatever their number",
@@ -105,11 +120,11 @@ COEFFICIENTS = {
 class ScalingModel:
     """A step of ``k`` workers as the sum of its parts.
 
-    The slowest worker computes for ``repeated_s + balance(k) work_s / k + jitter_s sqrt(2 ln k)``
-    (the last is how far the largest of ``k`` normal numbers lies above their mean, nearly). In
-    weak scaling the work of each is the same, and what every worker repeats grows with ``k``.
+    The slowest worker computes for ``repeated_s + balance(k) work_s / k + jitter_s m(k)``, where
+    ``m(k)`` is ``expected_maximum``. In weak scaling the work of each is the same, and what every
+    worker repeats grows with ``k``.
     Asking, gathering and planning take a constant and a time for each worker; broadcasting a
-    constant and a time for each node.
+    constant and a time for each node beyond the first.
 
     Attributes:
         coefficients: by the names in ``COEFFICIENTS``, over the draws.
@@ -118,7 +133,11 @@ class ScalingModel:
         threads: of each worker.
         workers_per_node: for numbers of workers that were not measured.
         measured: numbers of workers that it was fitted on.
-        worst_error: the largest relative error of a measured step.
+        n_nodes: the most that were measured.
+        nodes_told_apart: whether ``node_s`` was measured; where there was one node it is assumed, and where all
+            had the same number of workers, it cannot be told from what one of these takes.
+        worst_error: the largest relative error of a measured step, which says little of a model that was fitted
+            on two numbers of workers.
     """
 
     coefficients: dict[str, Draws]
@@ -127,10 +146,12 @@ class ScalingModel:
     threads: int
     workers_per_node: int
     measured: tuple[int, ...]
+    n_nodes: int = 1
+    nodes_told_apart: bool = False
     worst_error: float = 0.0
 
     def parts(self, k: int, n_nodes: int | None = None) -> dict[str, Draws]:
-        """Seconds of each of ``PARTS``."""
+        """Seconds of each of ``PARTS``; what taking the parameters to the nodes needs stands under broadcast."""
         c = self.coefficients
         n_nodes = ceil(k / self.workers_per_node) if n_nodes is None else n_nodes
         shared = c["work_s"] if self.weak else c["work_s"] / k
@@ -138,7 +159,7 @@ class ScalingModel:
         return {
             "broadcast_s": c["broadcast_s"] + c["node_s"] * (n_nodes - 1),
             "dispatch_s": c["dispatch_s"] + c["worker_dispatch_s"] * k,
-            "compute_s": repeated + shared * self.balance(k) + c["jitter_s"] * sqrt(2 * log(k)),
+            "compute_s": repeated + shared * self.balance(k) + c["jitter_s"] * expected_maximum(k),
             "gather_s": c["gather_s"] + c["worker_gather_s"] * k,
             "update_s": c["update_s"],
             "other_s": c["other_s"] + c["worker_other_s"] * k,
@@ -184,6 +205,7 @@ def fit_model(
     network: Network,
     threads: int | None = None,
     at_most: int | None = None,
+    workers_per_node: int | None = None,
 ) -> ScalingModel:
     """The model of the measurements with one number of threads (by default the smallest).
 
@@ -195,6 +217,7 @@ def fit_model(
         n_bytes: of the parameters.
         network: what is assumed of nodes, if no two were measured.
         at_most: leaves out larger numbers of workers.
+        workers_per_node: where the model foretells; by default the most that were measured.
 
     Raises:
         InputError: there are fewer than two numbers of workers.
@@ -211,51 +234,65 @@ def fit_model(
             f"{len(k)}."
         )
     weak = chosen[0].mode == "weak"
-    nodes = [next(one.nodes for one in chosen if one.setting == setting) for setting in draws]
+    nodes = np.array([next(one.nodes for one in chosen if one.setting == setting) for setting in draws])
 
     def of(part: str) -> NDArray[np.float64]:
         return np.stack([values[part] for values in draws.values()])
 
+    step_s = of("step_s")
+
+    def fitted(columns: Sequence[NDArray[np.float64]], values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return _least_squares(columns, values, step_s)
+
     ones = np.ones(len(k))
     c: dict[str, Draws] = {}
     if weak:
-        c["work_s"], c["repeated_s"] = _least_squares([ones, k], of("mean_compute_s"))
+        c["work_s"], c["repeated_s"] = fitted([ones, k], of("mean_compute_s"))
     else:
-        c["work_s"], c["repeated_s"] = _least_squares([1 / k, ones], of("mean_compute_s"))
+        c["work_s"], c["repeated_s"] = fitted([1 / k, ones], of("mean_compute_s"))
     shared = c["work_s"][None] / (1 if weak else k[:, None])
     planned = np.array([balance(int(n)) for n in k])[:, None]
-    unequal = np.maximum(0, of("compute_s") - of("mean_compute_s") - (planned - 1) * shared)
-    (c["jitter_s"],) = _least_squares([np.sqrt(2 * np.log(k))], unequal)
-    for part in ("dispatch", "gather", "other"):
-        c[f"{part}_s"], c[f"worker_{part}_s"] = _least_squares([ones, k], of(f"{part}_s"))
-    if len(set(nodes)) > 1:
-        c["broadcast_s"], c["node_s"] = _least_squares([ones, np.array(nodes, np.float64) - 1], of("broadcast_s"))
-    else:
-        (c["broadcast_s"],) = _least_squares([ones], of("broadcast_s"))
-        c["node_s"] = np.full_like(c["broadcast_s"], network.seconds(n_bytes))
-    (c["update_s"],) = _least_squares([ones], of("update_s"))
-    per_node = max(ceil(setting.workers / n) for setting, n in zip(draws, nodes, strict=True))
-    model = ScalingModel(c, weak, balance, threads, per_node, tuple(int(n) for n in k))
-    errors = [abs(model.step_s(int(n), m)[0] / v[0] - 1) for n, m, v in zip(k, nodes, of("step_s"), strict=True)]
-    return ScalingModel(c, weak, balance, threads, per_node, model.measured, float(max(errors)))
+    unequal = of("compute_s") - of("mean_compute_s") - (planned - 1) * shared
+    (c["jitter_s"],) = fitted([np.array([expected_maximum(int(n)) for n in k])], unequal)
+    (c["broadcast_s"],) = fitted([ones], of("broadcast_s"))
+    for part in ("dispatch", "other"):
+        c[f"{part}_s"], c[f"worker_{part}_s"] = fitted([ones, k], of(f"{part}_s"))
+    # The driver only lays the parameters out. Nodes take them before their workers can compute,
+    # while it waits for answers.
+    gather = [ones, k, nodes - 1.0]
+    c["gather_s"], c["worker_gather_s"], c["node_s"] = fitted(gather, of("gather_s"))
+    told_apart = int(np.linalg.matrix_rank(np.stack(gather))) == len(gather)
+    if nodes.max() == 1:
+        c["node_s"] = np.full_like(c["node_s"], network.seconds(n_bytes))
+    (c["update_s"],) = fitted([ones], of("update_s"))
+    if workers_per_node is None:
+        workers_per_node = int(np.ceil(k / nodes).max())
+    measured, n_nodes = tuple(int(n) for n in k), int(nodes.max())
+    model = ScalingModel(c, weak, balance, threads, workers_per_node, measured, n_nodes, told_apart)
+    errors = [abs(model.step_s(int(n), int(m))[0] / v[0] - 1) for n, m, v in zip(k, nodes, step_s, strict=True)]
+    return replace(model, worst_error=float(max(errors)))
 
 
 def amdahl(summaries: Sequence[Summary]) -> dict[str, float]:
     """``T(k) = T(1) (s + (1 - s) / k)`` (G. Amdahl 1967): the serial share ``s``, and the largest relative error."""
     k = np.array([one.setting.cores for one in summaries], np.float64)
     step_s = np.array([one.step_s.value for one in summaries])
-    serial, shared = _least_squares([np.ones(len(k)), 1 / k], step_s[:, None])[:, 0]
+    serial, shared = _least_squares([np.ones(len(k)), 1 / k], step_s[:, None], step_s[:, None])[:, 0]
     return {"serial": serial / (serial + shared), "worst_error": _worst(serial + shared / k, step_s)}
 
 
 def universal_scalability(summaries: Sequence[Summary]) -> dict[str, float]:
-    """``T(k) = T(1) (1 + sigma (k - 1) + kappa k (k - 1)) / k`` (N. Gunther 2007)."""
+    """``T(k) = T(1) (1 + sigma (k - 1) + kappa k (k - 1)) / k`` (N. Gunther 2007): sigma, kappa, and the error.
+
+    They are infinite where the steps leave nothing for ``T(1)``.
+    """
     k = np.array([one.setting.cores for one in summaries], np.float64)
     step_s = np.array([one.step_s.value for one in summaries])
     columns = [1 / k, (k - 1) / k, k - 1]
-    first, contention, coherence = _least_squares(columns, step_s[:, None])[:, 0]
+    first, contention, coherence = _least_squares(columns, step_s[:, None], step_s[:, None])[:, 0]
     found = columns[0] * first + columns[1] * contention + columns[2] * coherence
-    sigma, kappa = contention / first, coherence / first
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sigma, kappa = contention / first, coherence / first
     return {"sigma": sigma, "kappa": kappa, "worst_error": _worst(found, step_s)}
 
 

@@ -2,7 +2,8 @@
 
 Repeats are resampled (B. Efron, "Bootstrap methods", 1979): the settings took turns, so one draw
 takes the same repeats of all of them. Every number is computed for each draw, which gives its
-interval; draw 0 is the measurements themselves.
+interval; draw 0 is the measurements themselves. A setting that was measured once has no interval:
+its draws are NaN, and so is what is computed from them.
 """
 
 from __future__ import annotations
@@ -16,17 +17,20 @@ from numpy.typing import NDArray
 
 from distnum.scaling import PARTS, Measurement, Setting
 
-__all__ = ["Draws", "Interval", "Summary", "efficiencies", "medians_by_draw", "summarise"]
+__all__ = ["MANY_REPEATS", "Draws", "Interval", "Summary", "coverage", "efficiencies", "medians_by_draw", "summarise"]
 
 Draws = NDArray[np.float64]
 """One number for each draw, shape ``(1 + n_draws,)``; the first is of the measurements themselves."""
+
+MANY_REPEATS = 6
+"""With fewer, the interval of a median goes from the least to the greatest that was measured."""
 
 _N_DRAWS = 1000
 _QUANTITIES = ("step_s", *PARTS, "mean_compute_s", "balance", "busy")
 
 
 class Interval(NamedTuple):
-    """A number and its 95 % interval."""
+    """A number and its 95 % interval; NaN where there is none."""
 
     value: float
     low: float
@@ -34,7 +38,7 @@ class Interval(NamedTuple):
 
     @classmethod
     def of(cls, draws: Draws) -> Interval:
-        low, high = np.quantile(draws[1:], [0.025, 0.975]) if len(draws) > 1 else (draws[0], draws[0])
+        low, high = np.quantile(draws[1:], [0.025, 0.975])
         return cls(float(draws[0]), float(low), float(high))
 
 
@@ -83,9 +87,19 @@ def medians_by_draw(measurements: Sequence[Measurement]) -> dict[Setting, dict[s
         ones = by_setting[setting]
         values = np.array([[getattr(one, name) for name in _QUANTITIES] for one in ones])
         chosen = (places[:, : len(ones)] * len(ones)).astype(int)
-        medians = np.concatenate([np.median(values, axis=0)[None], np.median(values[chosen], axis=1)])
+        drawn = np.median(values[chosen], axis=1) if len(ones) > 1 else np.full((_N_DRAWS, len(_QUANTITIES)), np.nan)
+        medians = np.concatenate([np.median(values, axis=0)[None], drawn])
         found[setting] = dict(zip(_QUANTITIES, medians.T, strict=True))
     return found
+
+
+def coverage(n_repeats: int) -> float:
+    """How often the true median lies between the least and the greatest of so many measurements.
+
+    >>> coverage(5), coverage(6)
+    (0.9375, 0.96875)
+    """
+    return 1 - 2.0 ** (1 - n_repeats)
 
 
 def summarise(measurements: Sequence[Measurement]) -> list[Summary]:

@@ -8,14 +8,14 @@ who are idle, as ``gathering.py`` does it. The times of the parts come from a ``
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distnum.plan import make_shards
-from distnum.scaling_fit import Network, ScalingModel
+from distnum.scaling_fit import ScalingModel
 
 __all__ = ["Design", "Misfortune", "System", "simulate"]
 
@@ -67,10 +67,10 @@ class System:
         work_s, repeated_s, jitter_s, ask_s, take_s, fixed_s: of a ``ScalingModel``: shared and repeated
             computing, its spread, asking one worker, taking one answer, and what does not depend on
             the workers.
-        n_bytes: of the parameters, and of the gradient.
         costs: of the tiles beside each other, shape ``(n_tiles,)``.
         groups: of the tiles, as the plan takes them.
-        network: between the nodes.
+        node_s: of taking the parameters to one more node.
+        answers_s: of all answers on the driver's link, where there are several nodes.
         latency_s: of one message between nodes.
         workers_per_node: how many.
     """
@@ -81,10 +81,10 @@ class System:
     ask_s: float
     take_s: float
     fixed_s: float
-    n_bytes: float
     costs: NDArray[np.float64]
     groups: NDArray[np.int64] | None = None
-    network: Network = field(default_factory=Network)
+    node_s: float = 0.0
+    answers_s: float = 0.0
     latency_s: float = 1e-4
     workers_per_node: int = 1
 
@@ -92,10 +92,8 @@ class System:
     def of(
         cls,
         model: ScalingModel,
-        n_bytes: float,
         costs: NDArray[np.float64],
         groups: NDArray[np.int64] | None = None,
-        network: Network | None = None,
     ) -> System:
         """The system that a model of strong scaling was fitted on."""
         c = {name: float(draws[0]) for name, draws in model.coefficients.items()}
@@ -106,10 +104,12 @@ class System:
             ask_s=c["worker_dispatch_s"] + c["worker_other_s"],
             take_s=c["worker_gather_s"],
             fixed_s=c["broadcast_s"] + c["dispatch_s"] + c["gather_s"] + c["update_s"] + c["other_s"],
-            n_bytes=n_bytes,
             costs=costs,
             groups=groups,
-            network=network if network is not None else Network(),
+            node_s=c["node_s"],
+            # All answers together are as long as the parameters; where nodes were measured, they are
+            # in what taking one took.
+            answers_s=c["node_s"] if model.n_nodes == 1 else 0.0,
             workers_per_node=model.workers_per_node,
         )
 
@@ -155,16 +155,15 @@ def _one_step(
     """Seconds in which the driver waits, and in which it is busy."""
     k = len(shares)
     n_nodes = ceil(k / system.workers_per_node)
-    n_bytes, seconds = system.n_bytes, system.network.seconds
     latency_s = system.latency_s if n_nodes > 1 else 0.0
     if n_nodes == 1:
         laid_out_s = 0.0
     elif design.sharded_update:
-        laid_out_s = seconds(n_bytes)  # each node sends its share to all, and hears the others, at once
+        laid_out_s = system.node_s  # each node sends its share to all, and hears the others, at once
     elif design.fan is None:
-        laid_out_s = seconds(n_bytes) * (n_nodes - 1)
+        laid_out_s = system.node_s * (n_nodes - 1)
     else:
-        laid_out_s = seconds(n_bytes) * min(design.fan, n_nodes - 1) * _depth(n_nodes, design.fan)
+        laid_out_s = system.node_s * min(design.fan, n_nodes - 1) * _depth(n_nodes, design.fan)
     expected = system.repeated_s + system.work_s * shares
     compute = np.maximum(expected + system.jitter_s * rng.standard_normal(k), 0)
     late = rng.random(k) < misfortune.straggler_share
@@ -185,8 +184,8 @@ def _one_step(
         taken = begun + n_parts * system.ask_s + system.repeated_s + system.work_s * shares[worker] / n_parts
         again = taken + 2 * latency_s
         arrived[worker] = again if failed[worker] else min(arrived[worker], again)
-    bytes_each = 0.0 if design.sharded_update or n_nodes == 1 else n_bytes / k
-    done = _taken(arrived, design.fan, system.take_s, seconds(bytes_each), latency_s)
+    transfer_s = 0.0 if design.sharded_update or n_nodes == 1 else system.answers_s / k
+    done = _taken(arrived, design.fan, system.take_s, transfer_s, latency_s)
     busy = system.fixed_s + (min(design.fan or k, k)) * (system.ask_s + system.take_s)
     return max(0.0, done + system.fixed_s - busy), busy
 

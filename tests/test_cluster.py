@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -483,11 +484,18 @@ class TestOnACluster:
             assert "SUCCEEDED" in capfd.readouterr().out
 
     def test_a_scaling_experiment(self, running: Running, capfd: pytest.CaptureFixture[str]) -> None:
-        few = ["--workers", "1,2", "--steps", "2", "--warmup", "1", "--repeats", "1", "--hidden", "8"]
-        assert main(["submit", *running.options(), "scale", *few]) == 0
+        few = ["--workers", "1,2,5", "--steps", "2", "--warmup", "1", "--repeats", "1", "--hidden", "8"]
+        forecast = ["--forecast", "16", "--workers-per-node", "8", "--out", "scaling"]
+        assert main(["submit", *running.options(), "scale", *few, *forecast]) == 0
         printed = capfd.readouterr().out
-        assert "speed-up" in printed
-        assert "2 measurements on" in printed
+        assert "3 measurements on 3 nodes" in printed
+        assert re.search(r"^ +16 +2 ", printed, re.MULTILINE)
+        kept = json.loads((running.home / "home" / "distnum-runs" / "scaling" / "scaling.json").read_text())
+        rows = kept["measurements"]
+        # Of the cores that there are, those count whose nodes were used.
+        assert [(row["workers"], row["nodes"], row["cores"]) for row in rows] == [(1, 1, 2), (2, 2, 4), (5, 3, 6)]
+        assert {row["asked_over"] for row in rows} == {"Ray"}
+        assert len({row["params_sha256"] for row in rows}) == 1
 
     def test_a_wrong_token_and_a_wrong_version(
         self, running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

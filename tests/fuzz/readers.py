@@ -23,11 +23,11 @@ from distnum.checkpoints import CheckpointError, State, checkpoint_bytes, read_c
 from distnum.config import Config, read_toml, write_toml
 from distnum.data import load_data, read_idx
 from distnum.errors import InputError, TrainingError
-from distnum.experiments import ScalingFolder
 from distnum.models import load_model
 from distnum.packing import unpack
 from distnum.runs import RunFolder, config_of
 from distnum.scaling import Measurement
+from distnum.scaling_folder import ScalingFolder
 
 MOST_BYTES = 2**30
 MOST_S = 10.0
@@ -86,7 +86,7 @@ def readers(folder: Path) -> dict[str, Reader]:
 
 
 def _scaling(folder: Path) -> bytes:
-    one = Measurement("strong", 1, 1, 1, 1, 2, *[0.25] * 11, 2, "ab", "2026-11-25T12:00:00+00:00")
+    one = Measurement("strong", 1, 1, 1, 1, 2, 1, *[0.25] * 11, 2, "sockets", "ab", "2026-11-25T12:00:00+00:00")
     made = ScalingFolder(folder / "scaling", {"h": 1})
     made.add(one, {"cpu": "a processor"})
     return made.json_file.read_bytes()

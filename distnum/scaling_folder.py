@@ -1,0 +1,144 @@
+"""Where a scaling experiment is kept: a folder with a row for each measurement, for one process at a time."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from distnum.checkpoints import write_whole
+from distnum.errors import InputError, TrainingError
+from distnum.runs import json_text
+from distnum.scaling import Measurement
+from distnum.scaling_summary import efficiencies
+
+__all__ = ["ScalingFolder", "alone_in"]
+
+_FORMAT = "distnum-scaling-2"
+
+
+def _make(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"out is {str(path)!r}, where no experiment can be kept: {error.strerror}.") from None
+
+
+@contextmanager
+def alone_in(path: Path) -> Iterator[None]:
+    """Have a folder, which is made if it is not there, for this process alone.
+
+    Raises:
+        InputError: another process is measuring in it, or it cannot be made.
+    """
+    _make(path)
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        yield
+        return
+    # The folder itself is locked, so that nothing more lies in it.
+    held = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"out is {str(path)!r}, which is in use: another distnum process is measuring in it."
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(held)
+
+
+class ScalingFolder:
+    """``scaling.json`` and ``scaling.csv``: a row for each measurement, at every moment whole.
+
+    Args:
+        path: of the folder, which is made if it is not there.
+        job: what is measured, with what, and how; the rows of another job are refused.
+
+    Raises:
+        InputError: it cannot be read or made, or holds measurements of something else.
+    """
+
+    def __init__(self, path: Path, job: Mapping[str, Any]) -> None:
+        self.path = path
+        self._job = json.loads(json_text(job))
+        self._rows: list[dict[str, Any]] = []
+        _make(path)
+        if self.json_file.exists():
+            self._rows = self._read()
+
+    @property
+    def json_file(self) -> Path:
+        return self.path / "scaling.json"
+
+    @property
+    def csv_file(self) -> Path:
+        return self.path / "scaling.csv"
+
+    @property
+    def measurements(self) -> list[Measurement]:
+        """All of them, in the order in which they were made."""
+        return [Measurement.from_dict(row) for row in self._rows]
+
+    def _read(self) -> list[dict[str, Any]]:
+        where = f"{self.json_file} is not what a scaling experiment wrote"
+        try:
+            found = json.loads(self.json_file.read_bytes())
+            if found["format"] != _FORMAT:
+                raise ValueError(f"its format is {found['format']!r:.40}")
+            rows = found["measurements"]
+            for row in rows:
+                Measurement.from_dict(row)
+            job = dict(found["job"])
+        except OSError as error:
+            raise InputError(f"{self.json_file} cannot be read: {error.strerror}.") from None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(f"{where} ({error}); choose another folder with --out.") from None
+        for name in sorted({*job, *self._job}):
+            if job.get(name) != self._job.get(name):
+                raise InputError(
+                    f"{self.path} holds measurements with {name} = {job.get(name)!r:.60}, now it is "
+                    f"{self._job.get(name)!r:.60}; choose another folder with --out."
+                )
+        return list(rows)
+
+    def add(self, measurement: Measurement, about: Mapping[str, Any]) -> None:
+        """Keep one more row.
+
+        Raises:
+            TrainingError: it cannot be written; the rows before it are intact.
+        """
+        self._rows.append(measurement.to_dict() | dict(about))
+        self.write({})
+
+    def write(self, findings: Mapping[str, Any]) -> None:
+        """Write the rows, and what they say."""
+        content = {"format": _FORMAT, "job": self._job, **findings, "measurements": self._rows}
+        derived = zip(efficiencies(self.measurements), self.measurements, strict=True)
+        rows = [
+            row | {"efficiency": efficiency, "oversubscribed": one.oversubscribed}
+            for row, (efficiency, one) in zip(self._rows, derived, strict=True)
+        ]
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        table = StringIO()
+        writer = csv.DictWriter(table, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        try:
+            write_whole(self.json_file, (json_text(content, indent=2) + "\n").encode())
+            write_whole(self.csv_file, table.getvalue().encode())
+        except OSError as error:
+            raise TrainingError(
+                f"{error.filename or self.path} cannot be written: {error.strerror}. What was measured before is "
+                "intact."
+            ) from None
