@@ -34,7 +34,7 @@ def wait(w: NDArray[np.floating], batch: None) -> float:
     return float(w @ w)
 
 
-def compare_waiting(repeats: int = 2, out: Path | None = None, progress: bool = False) -> dict[str, Any]:
+def compare_waiting(repeats: int = 4, out: Path | None = None, progress: bool = False) -> dict[str, Any]:
     """Efficiencies, and what a model of 1, 2 and 4 workers says of the others."""
     result: ScalingResult = distnum.scale(
         wait,

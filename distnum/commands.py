@@ -10,18 +10,19 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
-from dataclasses import fields
 from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distnum.config import Config, read_toml
+from distnum.config import Config
 from distnum.errors import InputError, TrainingError
 from distnum.kinds import as_int
-from distnum.options import NOT_FOR_SCALE, parsed
+from distnum.options import NOT_FOR_SCALE, config_changes, config_of_options
 from distnum.progress import duration, tell
-from distnum.remote import check_no_password, is_there, is_uri
+from distnum.remote import is_there
+from distnum.submitted import submitted_command
+from distnum.uris import is_uri
 
 if TYPE_CHECKING:
     from distnum.runs import RunFolder
@@ -52,32 +53,20 @@ def _print(text: str, end: str = "\n") -> None:
         raise TrainingError(f"the standard output cannot be written: {error.strerror}.") from None
 
 
-def _config_changes(options: argparse.Namespace) -> dict[str, Any]:
-    names = {item.name for item in fields(Config)}
-    return {name: value for name, value in vars(options).items() if name in names and value is not None}
-
-
 # --- train and resume -----------------------------------------------------------------------
 
 
 def _train(options: argparse.Namespace) -> int:
-    config = _config(options).with_changes(_config_changes(options))
+    config = config_of_options(options).with_changes(config_changes(options))
     with _out_folder(options.out, "runs") as out:
         return _run_training(options, config=config, out=out)
-
-
-def _config(options: argparse.Namespace) -> Config:
-    """The configuration in the file that the options name, or the defaults."""
-    from distnum.runs import config_of
-
-    return Config() if options.config is None else config_of(read_toml(Path(options.config)), options.config)
 
 
 def _resume(options: argparse.Namespace) -> int:
     from distnum.runs import RunFolder
 
     run = RunFolder.look(options.dir)
-    changes = _config_changes(options)
+    changes = config_changes(options)
     Config().with_changes(changes)  # refuses bad values, also where there is nothing to do
     result = run.result()
     if result is None or "steps" in changes or not _has_whole_model(run):
@@ -200,8 +189,8 @@ def _scale(options: argparse.Namespace) -> int:
     from distnum.reports import scaling_report
     from distnum.watch import handled_signals
 
-    changes = {name: value for name, value in _config_changes(options).items() if name not in NOT_FOR_SCALE}
-    config = _config(options).with_changes(changes)
+    changes = {name: value for name, value in config_changes(options).items() if name not in NOT_FOR_SCALE}
+    config = config_of_options(options).with_changes(changes)
     if options.resume and options.out is None:
         raise InputError("resume needs --out DIR, the folder of the measurements.")
     say = (lambda text: None) if options.quiet else tell
@@ -276,7 +265,7 @@ def _submit(options: argparse.Namespace) -> int:
         raise InputError(f"{(options.rest or [options.script])[0]!r} is given with --{chosen[0]}; leave it out.")
     if chosen and getattr(options, chosen[0]) == "":
         raise InputError(f"{chosen[0]} is ''; it must be the number of a job, as --list tells it.")
-    command = [] if chosen else _submitted_command(options)
+    command = [] if chosen else submitted_command(options)
     address = options.address or os.environ.get("RAY_API_SERVER_ADDRESS")
     if not address:
         raise InputError("address is missing; give --address http://HEAD:8265, that of the cluster's dashboard.")
@@ -314,58 +303,6 @@ def _submit(options: argparse.Namespace) -> int:
     elif not options.script and code == DONE:
         tell(f"distnum: bring the run here with: distnum submit --address {address} --fetch {number}")
     return code
-
-
-def _same(asked: argparse.Namespace, arguments: list[str]) -> bool:
-    """Whether these arguments say the same."""
-    try:
-        return parsed(arguments) == asked
-    except InputError:
-        return False
-
-
-def _submitted_command(options: argparse.Namespace) -> list[str]:
-    """The command for the cluster, checked here; what a file of this machine says is spelled out."""
-    rest = list(options.rest)
-    if options.script:
-        return rest[1:] if rest[:1] == ["--"] else rest
-    command = rest.pop(0) if rest and rest[0] in ("train", "resume", "scale") else "train"
-    asked = parsed([command, *rest])
-    changes = _config_changes(asked)
-    if "address" in changes:
-        raise InputError("address is given twice; the command runs on the cluster that it is submitted to.")
-    if command == "resume":
-        # First, where it is looked for.
-        without = ([*rest[:at], *rest[at + 1 :]] for at in range(len(rest)))
-        options_only = next((others for others in without if _same(asked, [command, asked.dir, *others])), None)
-        if options_only is None:
-            raise InputError(f"dir is {asked.dir!r}; it must stand before the options.")
-        rest = [asked.dir, *options_only]
-    name = getattr(asked, "config", None)
-    config = Config() if name is None else _config(asked)
-    ignored = NOT_FOR_SCALE if command == "scale" else ()
-    # Refuses here what would be refused there.
-    merged = config.with_changes({key: value for key, value in changes.items() if key not in ignored})
-    places = {"out": getattr(asked, "out", None), "dir": getattr(asked, "dir", None), "data": merged.data}
-    for field, place in places.items():
-        if place == "":
-            raise InputError(f"{field} is ''; it must name a folder or a URI.")
-        check_no_password(place, field)
-    if merged.workers == 0 and command != "scale":
-        raise InputError("workers is 0, which uses no Ray; a job on a cluster needs one at least.")
-    if command == "scale" and asked.resume and asked.out is None:
-        raise InputError("resume needs --out DIR, the folder of the measurements.")
-    for flag in ("--config", f"--config={name}"):
-        while flag in rest:
-            at = rest.index(flag)
-            del rest[at : at + (2 if flag == "--config" else 1)]
-    spelled = []
-    defaults = Config().to_dict()
-    for key, value in config.to_dict().items():
-        if value != defaults.get(key) and key not in ignored:
-            text = ",".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
-            spelled += [f"--{key.replace('_', '-')}", text]
-    return [command, *spelled, *rest]
 
 
 # --- evaluate, predict, plot ------------------------------------------------------------------

@@ -23,7 +23,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from distnum.errors import InputError
 from distnum.randomness import Purpose, random_generator
-from distnum.remote import fetched, is_uri
+from distnum.remote import fetched
+from distnum.uris import is_uri
 
 __all__ = ["Batch", "Dataset", "arrays_sha256", "batch_at", "batch_of_rows", "load_data", "read_idx"]
 

@@ -20,7 +20,6 @@ from distnum.facts import machine_facts, version_facts
 from distnum.kinds import checked, real, whole
 from distnum.objectives import BlackBox, LossFunction, Params
 from distnum.placement import n_cores
-from distnum.remote import is_uri
 from distnum.scaling import Measurement, Setting, Work, measure_scaling, plan_settings, prepare_work
 from distnum.scaling_fit import (
     Forecast,
@@ -34,6 +33,7 @@ from distnum.scaling_fit import (
 from distnum.scaling_folder import ScalingFolder, alone_in
 from distnum.scaling_summary import MANY_REPEATS, Summary, coverage, summarise
 from distnum.simulation import System, simulate
+from distnum.uris import is_uri
 
 __all__ = ["ScalingResult", "scale"]
 

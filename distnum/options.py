@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, NoReturn
 
 from distnum import __version__
-from distnum.config import KEEPING, Config
+from distnum.config import KEEPING, Config, read_toml
 from distnum.errors import InputError
 
-__all__ = ["NOT_FOR_SCALE", "parsed"]
+__all__ = ["NOT_FOR_SCALE", "config_changes", "config_of_options", "parsed"]
 
 NOT_FOR_SCALE = ("workers", "threads_per_worker", "steps", "on_nonfinite")
 """Fields of a configuration that ``scale`` sets by itself."""
@@ -160,3 +161,16 @@ def _add_submit_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--stop", metavar="ID", help="end a job, as SIGTERM does: a training saves its state")
     group.add_argument("--fetch", metavar="ID", help="bring a job's run here, into --to")
     group.add_argument("--to", metavar="DIR", help="folder for --fetch (default: runs/ID)")
+
+
+def config_changes(options: argparse.Namespace) -> dict[str, Any]:
+    """The fields of a configuration that the options set."""
+    names = {item.name for item in fields(Config)}
+    return {name: value for name, value in vars(options).items() if name in names and value is not None}
+
+
+def config_of_options(options: argparse.Namespace) -> Config:
+    """The configuration in the file that the options name, or the defaults."""
+    from distnum.runs import config_of
+
+    return Config() if options.config is None else config_of(read_toml(Path(options.config)), options.config)

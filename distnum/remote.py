@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import platform
-import re
 import shutil
 import tempfile
 import threading
@@ -25,8 +24,9 @@ from uuid import uuid4
 
 from distnum.errors import InputError
 from distnum.reaper import start_reaper
+from distnum.uris import check_no_password, is_uri
 
-__all__ = ["Mirror", "check_no_password", "fetched", "is_there", "is_uri", "on_a_disk"]
+__all__ = ["Mirror", "fetched", "is_there"]
 
 _LOCK = ".lock"
 _PREFIX = "distnum-mirror-"
@@ -36,32 +36,6 @@ _BEAT_S, _GONE_S = 20.0, 90.0
 _SETTLE_S = 1.0
 # File systems that have no folders to be made; to "make" one may make a bucket.
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "r2"}
-
-
-def is_uri(place: str | Path | None) -> bool:
-    """Whether a place is named by a URI.
-
-    >>> is_uri("s3://bucket/run"), is_uri("runs/first"), is_uri(None)
-    (True, False, False)
-    """
-    return isinstance(place, str) and "://" in place
-
-
-def on_a_disk(uri: str) -> bool:
-    """Whether a URI means another thing on each machine: a path of its own."""
-    return uri.partition("://")[0] in ("file", "local")
-
-
-def check_no_password(place: str | None, field: str) -> None:
-    """Refuse a URI that holds a password: it would stand in run folders, logs and records of jobs.
-
-    Raises:
-        InputError: it does; the text does not hold it.
-    """
-    if place is not None and re.search(r"://[^/@]*:[^/@]*@", place):
-        raise InputError(
-            f"{field} is a URI that holds a password; give that in the environment or in the configuration of fsspec."
-        )
 
 
 def is_there(place: str) -> bool:

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from distnum.checkpoints import CheckpointError, State, checkpoint_bytes, read_checkpoint, write_whole
 from distnum.config import Config, read_toml, write_toml
 from distnum.errors import InputError, TrainingError
-from distnum.remote import Mirror, is_uri
+from distnum.remote import Mirror
+from distnum.uris import is_uri
 
 __all__ = ["RunFolder", "config_of", "json_text"]
 

@@ -30,7 +30,8 @@ from distnum.errors import InputError, TrainingError
 from distnum.on_cluster import REQUIREMENTS, RUNS
 from distnum.packing import unpack
 from distnum.ray_session import first_line, ray_module
-from distnum.remote import Mirror, is_uri, on_a_disk
+from distnum.remote import Mirror
+from distnum.uris import is_uri, on_a_disk
 
 __all__ = ["Cluster", "SubmittedJob"]
 

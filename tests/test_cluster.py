@@ -131,10 +131,10 @@ def test_what_cannot_be_submitted_is_refused(
 
 @pytest.mark.parametrize("rest", [["7", "--steps", "7"], ["--steps", "7", "7"], ["--steps=7", "7"]])
 def test_the_run_to_resume_may_stand_anywhere(rest: list[str]) -> None:
-    from distnum.commands import _submitted_command
     from distnum.options import parsed
+    from distnum.submitted import submitted_command
 
-    command = _submitted_command(parsed(["submit", "resume", *rest]))
+    command = submitted_command(parsed(["submit", "resume", *rest]))
     assert command[:2] == ["resume", "7"]
     assert parsed(command) == parsed(["resume", "7", "--steps", "7"])
 
@@ -216,15 +216,15 @@ def test_a_run_that_is_not_there_is_not_fetched(tmp_path: Path, monkeypatch: pyt
 
 
 def test_fields_of_a_local_file_are_spelled_out_for_the_cluster(tmp_path: Path) -> None:
-    from distnum.commands import _submitted_command
     from distnum.options import parsed
+    from distnum.submitted import submitted_command
 
     (tmp_path / "c.toml").write_text('hidden = [30, 20]\nlearning_rate = 0.5\noptimizer = "adam"\n')
     options = parsed(["submit", "--config", str(tmp_path / "c.toml"), "--steps", "7"])
-    command = _submitted_command(options)
+    command = submitted_command(options)
     refused = parsed(["submit", "--config", str(tmp_path / "c.toml"), "--steps", "0"])
     with pytest.raises(InputError, match="steps is '0'"):
-        _submitted_command(refused)
+        submitted_command(refused)
     assert command == ["train", "--hidden", "30,20", "--learning-rate", "0.5", "--optimizer", "adam", "--steps", "7"]
 
 

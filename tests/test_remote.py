@@ -19,6 +19,7 @@ import distnum
 from distnum import InputError, TrainingError, remote
 from distnum.cli import main
 from distnum.remote import Mirror
+from distnum.uris import check_no_password
 from distnum.runs import RunFolder
 
 fsspec = pytest.importorskip("fsspec")
@@ -281,7 +282,35 @@ def test_a_password_in_a_uri_is_refused_and_not_shown(capsys: pytest.CaptureFixt
         printed = capsys.readouterr().err
         assert "is a URI that holds a password" in printed
         assert "secret" not in printed
-    remote.check_no_password("abfs://container@account.dfs.core.windows.net/run", "out")
+
+
+@pytest.mark.parametrize(
+    "signed",
+    [
+        "https://bucket.s3.amazonaws.com/x.npz?X-Amz-Date=1&X-Amz-Signature=0a1b",
+        "https://account.blob.core.windows.net/c/x.npz?sv=2024&sig=0a1b",
+        "https://storage.googleapis.com/b/x.npz?GoogleAccessId=me&Signature=0a1b",
+        "http://host/x.npz?token=0a1b",
+    ],
+)
+def test_a_signed_link_is_refused_and_not_shown(signed: str) -> None:
+    with pytest.raises(InputError, match="data is a URI that holds a password or a signature") as refused:
+        check_no_password(signed, "data")
+    assert "0a1b" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "fine",
+    [
+        "abfs://container@account.dfs.core.windows.net/run",
+        "https://host/x.npz?download=1",
+        "runs/a?key=1",
+        "s3://b/x",
+        None,
+    ],
+)
+def test_other_places_are_taken(fine: str | None) -> None:
+    check_no_password(fine, "out")
 
 
 def test_data_from_there(place: str, tmp_path: Path) -> None:
