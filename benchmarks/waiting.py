@@ -3,7 +3,7 @@
     python -m benchmarks.waiting [DIR]      # keeps the measurements and a picture in a folder
 
 Every evaluation waits 20 ms. Workers need no cores for that, so a small machine shows how the
-driver's own work scales. A model is fitted on up to 4 workers, and foretells 8 and 16.
+driver's own work scales. A model is fitted on up to 4 workers, and foretells the others.
 """
 
 from __future__ import annotations

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,11 @@ import numpy as np
 
 from distnum.checkpoints import params_sha256
 from distnum.config import Config
-from distnum.errors import InputError
-from distnum.facts import machine_facts, version_facts
+from distnum.errors import InputError, TrainingError
+from distnum.facts import machine_facts, n_cores, version_facts
 from distnum.kinds import checked, real, whole
 from distnum.objectives import BlackBox, LossFunction, Params
-from distnum.placement import n_cores
-from distnum.scaling import Measurement, Setting, Work, measure_scaling, plan_settings, prepare_work
+from distnum.scaling import Measurement, Place, Setting, Work, measure_scaling, plan_settings, prepare_work
 from distnum.scaling_fit import (
     Forecast,
     Network,
@@ -31,7 +32,7 @@ from distnum.scaling_fit import (
     universal_scalability,
 )
 from distnum.scaling_folder import ScalingFolder, alone_in
-from distnum.scaling_summary import MANY_REPEATS, Summary, coverage, summarise
+from distnum.scaling_summary import FEW_REPEATS, Summary, coverage, in_turns, summarise
 from distnum.simulation import System, simulate
 from distnum.uris import is_uri
 
@@ -129,14 +130,14 @@ def scale(
         gbit_per_s: of the network that a forecast assumes between nodes, if just one is measured.
         out: a folder to keep the measurements in; those that are there already count too, and must be of
             the same job, machine, versions, ``steps`` and ``warmup``.
-        resume: measure only what is missing there of so many repeats.
+        resume: measure only what is missing there of so many repeats, or of those that were begun.
         on_start: called when the workers are there, with their nodes and how many measurements will be made.
         on_measured: called with each measurement and how many are to follow.
         **options: fields of ``Config``.
 
     Raises:
         InputError: something given cannot be used, or cannot be measured.
-        TrainingError: workers are lost again and again, or the folder cannot be written.
+        TrainingError: workers are lost again and again, nodes go, or the folder cannot be written.
     """
     settings = plan_settings(default_workers() if workers is None else _several(workers), _several(threads))
     steps = checked("steps", steps, whole(1, 1_000_000))
@@ -164,12 +165,14 @@ def scale(
         missing = _missing(measurements, settings, repeats, resume)
         if missing:
 
-            def started(n_nodes: int) -> None:
+            def started(place: Place) -> None:
+                if folder is not None:
+                    folder.check_place({"asked_over": place.asked_over, "node_cpus": place.node_cpus})
                 if on_start is not None:
-                    on_start(n_nodes, len(missing))
+                    on_start(place.n_nodes, len(missing))
 
             for number, one in enumerate(measure_scaling(work, missing, steps, warmup, started), start=1):
-                _check_place(measurements, one)
+                _check_nodes(measurements, one)
                 measurements.append(one)
                 if folder is not None:
                     folder.add(one, about)
@@ -204,7 +207,10 @@ def _identity(work: Work) -> dict[str, Any]:
 
 def _function_facts(loss: LossFunction) -> dict[str, Any]:
     """Which function it is, and of which source; nothing of a source that cannot be had."""
-    named = loss if hasattr(loss, "__qualname__") else type(loss)
+    function: Any = loss
+    while isinstance(function, partial):
+        function = function.func
+    named = function if hasattr(function, "__qualname__") else type(function)
     found = {"function": f"{named.__module__}.{named.__qualname__}"}
     try:
         return found | {"source_sha256": sha256(inspect.getsource(named).encode()).hexdigest()}
@@ -212,25 +218,19 @@ def _function_facts(loss: LossFunction) -> dict[str, Any]:
         return found
 
 
-def _check_place(before: Sequence[Measurement], one: Measurement) -> None:
-    """Refuse to hold beside each other what was measured in different places.
+def _check_nodes(before: Sequence[Measurement], one: Measurement) -> None:
+    """Refuse to hold beside each other what was measured on other nodes.
 
     Raises:
-        InputError: the workers of this measurement are elsewhere, or asked otherwise.
+        TrainingError: a node has gone or come.
     """
     for other in before:
-        closely = other.setting == one.setting
-        if _place(other, closely) != _place(one, closely):
-            raise InputError(
-                f"the workers of this measurement ({one.setting}) were {_place(one, closely)}, those of an earlier one "
-                f"{_place(other, closely)}, which would make no curve; choose another folder with --out, or measure "
-                "all again."
+        if other.setting == one.setting and (other.nodes, other.cores) != (one.nodes, one.cores):
+            there, here = (f"{m.nodes} node{'s'[: m.nodes > 1]} with {m.cores} cores" for m in (other, one))
+            raise TrainingError(
+                f"The cluster has changed: {one.setting} workers are on {here}, and were on {there}. What was measured "
+                "before is kept; measure all again in another folder, as both together would make no curve."
             )
-
-
-def _place(one: Measurement, closely: bool) -> str:
-    text = f"asked over {one.asked_over}"
-    return f"{text} on {one.nodes} node{'s'[: one.nodes > 1]} with {one.cores} cores" if closely else text
 
 
 def _missing(
@@ -269,15 +269,17 @@ def _result(
     summaries = summarise(measurements)
     model, why = None, ""
     try:
-        model = fit_model(measurements, work.planned_balance, n_bytes, network, workers_per_node=workers_per_node)
+        balance = cache(work.planned_balance)  # of so many workers a plan may take a tenth of a second
+        model = fit_model(measurements, balance, n_bytes, network, workers_per_node=workers_per_node)
     except InputError as error:
         why = str(error)
     laws = {}
     honest = [one for one in summaries if not one.oversubscribed]
     # Fewer settings than a law has unknowns, or as many, say nothing of it.
-    if work.mode == "strong" and len(honest) > 2:
+    n_cores_measured = len({one.setting.cores for one in honest})
+    if work.mode == "strong" and n_cores_measured > 2:
         laws["amdahl"] = amdahl(honest)
-    if work.mode == "strong" and len(honest) > 3:
+    if work.mode == "strong" and n_cores_measured > 3:
         laws["universal scalability"] = universal_scalability(honest)
     laws = {name: law for name, law in laws.items() if np.isfinite(list(law.values())).all()}
     simulated: list[float] = []
@@ -291,14 +293,14 @@ def _result(
         why,
         [] if model is None else [model.forecast(int(k)) for k in forecast],
         simulated,
-        [] if model is None else _assumptions(model, work, network),
+        [] if model is None else _assumptions(model, work, network, measurements[0].asked_over),
         laws,
         _notes(work, measurements),
         folder.path if folder is not None else None,
     )
 
 
-def _assumptions(model: ScalingModel, work: Work, network: Network) -> list[str]:
+def _assumptions(model: ScalingModel, work: Work, network: Network, asked_over: str) -> list[str]:
     """What a forecast takes for granted."""
     found = [
         f"{model.workers_per_node} workers on a node, each with cores of its own as fast as those measured",
@@ -306,16 +308,17 @@ def _assumptions(model: ScalingModel, work: Work, network: Network) -> list[str]
         "asking, gathering and planning grow with the workers as far as was measured "
         f"({', '.join(map(str, model.measured))})",
     ]
+    over = f"each further node gets the parameters from the driver over {network.gbit_per_s:g} Gbit/s"
     if model.n_nodes == 1:
+        found.append(f"{over}, and answers come back over that, as just one node was measured")
+        if asked_over == "sockets":
+            found.append("workers there are asked as here, over sockets; calls of Ray, as on a cluster, take longer")
+    elif model.node_is == "assumed":
+        found.append(f"{over}, as too few numbers of nodes were measured to tell")
+    elif model.node_is == "undivided":
         found.append(
-            f"each further node gets the parameters from the driver over {network.gbit_per_s:g} Gbit/s; answers over a "
-            "network were not measured: one node was, whose workers, in a session of distnum's own, are asked over "
-            "sockets and not by calls of Ray, which take longer"
-        )
-    elif not model.nodes_told_apart:
-        found.append(
-            "what a node takes and what a worker takes could not be told apart, as all nodes had as many workers; with "
-            "another number on a node the forecast is uncertain"
+            "what a node takes and what its workers take could not be told apart, as all nodes had as many workers; "
+            "with another number on a node the forecast is uncertain"
         )
     return found
 
@@ -323,14 +326,18 @@ def _assumptions(model: ScalingModel, work: Work, network: Network) -> list[str]
 def _notes(work: Work, measurements: Sequence[Measurement]) -> list[str]:
     """What a reader of the numbers would want to be told."""
     found = []
-    counts = [sum(one.setting == setting for one in measurements) for setting in {one.setting for one in measurements}]
-    fewest = min(counts)
+    fewest = min(Counter(one.setting for one in measurements).values())
     if fewest == 1:
         found.append("what was measured once has no interval; measure with more repeats")
-    elif fewest < MANY_REPEATS:
+    elif fewest <= FEW_REPEATS:
         found.append(
             f"an interval of {fewest} repeats is from the least to the greatest of them, which holds the true median "
-            f"in {100 * coverage(fewest):.0f} % of cases; {MANY_REPEATS} repeats make that 95 %"
+            f"in {100 * coverage(fewest):.0f} % of cases"
+        )
+    if not in_turns(measurements):
+        found.append(
+            "not all settings were measured in turns, so that a drift of the machine may be in what they are beside "
+            "each other; measure all of them again to add turns of all"
         )
     # In weak scaling each number of workers has batches of its own.
     ends: dict[int, set[str]] = {}

@@ -12,7 +12,7 @@ import numpy as np
 from distnum import __version__
 from distnum.blas import blas_name
 
-__all__ = ["machine_facts", "version_facts"]
+__all__ = ["machine_facts", "n_cores", "version_facts"]
 
 
 def version_facts() -> dict[str, str]:
@@ -34,3 +34,8 @@ def machine_facts() -> dict[str, Any]:
         facts["cpu"] = names[0] if names else platform.processor()
     facts["blas"] = blas_name()
     return facts
+
+
+def n_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import islice
@@ -15,12 +14,13 @@ from distnum.checkpoints import State
 from distnum.config import resources_of, workers_range
 from distnum.errors import TrainingError
 from distnum.events import Tell, log_event
+from distnum.facts import n_cores
 from distnum.jobs import Job
 from distnum.loop import run_steps
 from distnum.pools import Pool, SerialPool
 from distnum.ray_pool import RayPool, WorkerCounts
 
-__all__ = ["best_layout", "estimate_gradient_s", "estimate_step_s", "n_cores", "open_pool"]
+__all__ = ["best_layout", "estimate_gradient_s", "estimate_step_s", "open_pool"]
 
 # Measured (benchmarks.overhead, benchmarks.scaling): what one more worker adds to a step, what one
 # more thread of a worker does, and what a step costs beside computing.
@@ -157,8 +157,3 @@ def open_pool(job: Job, gradient_s: float | None = None, tell: Tell = log_event)
         resources=resources_of(config.resources),
         tell=tell,
     )
-
-
-def n_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -152,11 +152,11 @@ def plot_scaling(summaries: Sequence[Summary], model: ScalingModel | None, mode:
     ideal = [k * all_threads[0] / fewest for k in workers]
     speed.plot(workers, ideal, color=_GREY, linewidth=1.2, label="ideal", zorder=0)
     if model is not None and model.threads == all_threads[0]:
-        dense = np.unique(np.geomspace(workers[0], workers[-1], 60).round().astype(int))
-        fitted = np.array([model.step_s(int(n))[0] for n in dense])
-        factor = dense if model.weak else np.ones(len(dense))
-        up = model.step_s(workers[0])[0] / fitted * factor / (workers[0] if model.weak else 1)
-        speed.plot(dense, up, color="black", linewidth=0.8, linestyle=":", label="model")
+        ones = [one for one in summaries if one.setting.threads == model.threads]
+        found = np.array([model.step_s(one.setting.workers, one.nodes)[0] for one in ones])
+        factor = np.array([one.setting.workers for one in ones]) / ones[0].setting.workers if model.weak else 1.0
+        k = [one.setting.workers for one in ones]
+        speed.plot(k, found[0] / found * factor, color="black", linewidth=0.8, linestyle=":", label="model")
     efficiency.axhline(1, color=_GREY, linewidth=1.2, zorder=0)
     efficiency.set_ylim(0, np.nanmax([1.1, *(value for one in summaries for value in one.efficiency)]))
     balance.axhline(1, color=_GREY, linewidth=1.2, zorder=0)
@@ -173,7 +173,7 @@ def plot_scaling(summaries: Sequence[Summary], model: ScalingModel | None, mode:
     speed.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     speed.legend(frameon=False)
     balance.set_ylim(0.9, max(1.3, *(1.05 * one.balance for one in summaries)))
-    figure.suptitle(f"{mode} scaling; bars: 95 % intervals of medians", fontsize=10)
+    figure.suptitle(f"{mode} scaling; bars: bootstrap intervals of medians", fontsize=10)
     for axes in (speed, efficiency, parts, balance):
         axes.spines[["top", "right"]].set_visible(False)
     _save(figure, path)

@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 from distnum.asking import RayWorker
 from distnum.errors import InputError, TrainingError
 from distnum.events import Tell, log_event
+from distnum.facts import n_cores
 from distnum.gathering import Gathering, Timing
 from distnum.memory import keep_freed_memory
 from distnum.objectives import Objective
@@ -190,11 +191,19 @@ class RayPool(Closing):
         """On how many nodes they are."""
         return len({worker.node for worker in self._workers.working}) if self._workers is not None else 0
 
-    @property
-    def n_cpus_of_nodes(self) -> int:
-        """CPUs of these nodes, as Ray counts them."""
-        used = {worker.node for worker in self._workers.working} if self._workers is not None else set()
-        return int(sum(node["Resources"].get("CPU", 0) for node in self._ray.nodes() if node["NodeID"] in used))
+    def node_cpus(self, used: bool = False) -> list[int]:
+        """CPUs of each node, or of those that its workers are on, as Ray counts them; the most first.
+
+        Of this machine, where it is a node, no more than it has.
+        """
+        assert self._workers is not None
+        places = {worker.node for worker in self._workers.working}
+        found = []
+        for node in self._ray.nodes():
+            if node["Alive"] and (node["NodeID"] in places or not used):
+                cpus = int(node["Resources"].get("CPU", 0))
+                found.append(min(cpus, n_cores()) if node["NodeID"] == self._workers.here else cpus)
+        return sorted(found, reverse=True)
 
     @property
     def own_session(self) -> bool:
@@ -222,7 +231,9 @@ class RayPool(Closing):
         self._workers.use(n_workers, n_threads, offset)
         self.n_threads = n_threads
         self._timing = Timing(self._deadline_s)
-        if self._board_shape != (shape := self._shape_of_board(offset + 1)):
+        shape = self._shape_of_board(offset + 1)
+        # Who is late may be one that rests from now on, and write at any time.
+        if self._board_shape != shape or self._workers.is_any_late:
             self._board_shape = shape
             self._make_files()
 

@@ -76,7 +76,7 @@ class RayWorkers:
         self.n_threads = n_threads
         self.offset = 0
         self.tell = tell
-        self._here = ray.get_runtime_context().get_node_id()
+        self.here = ray.get_runtime_context().get_node_id()
         self._n_started = 0
         self._n_failed = 0
         self._starting: list[RayWorker] = []
@@ -91,6 +91,11 @@ class RayWorkers:
         """The workers that can be given something."""
         return [worker for worker in self.working if worker.call is None]
 
+    @property
+    def is_any_late(self) -> bool:
+        """Whether one of them, resting or not, has not answered yet."""
+        return any(worker.call is not None for worker in [*self.working, *self._resting])
+
     def speeds(self, workers: list[RayWorker]) -> NDArray[np.float64]:
         """Of some workers, beside each other; equal where they nearly are."""
         found = np.array([worker.speed for worker in workers])
@@ -102,12 +107,13 @@ class RayWorkers:
         They draw the batch of a step by its number plus ``offset``.
         """
         n_on: Counter[str] = Counter()
-        ranked: list[tuple[int, int, RayWorker]] = []
+        ranked: list[tuple[int, str, int, RayWorker]] = []
         for worker in sorted([*self.working, *self._resting], key=lambda worker: worker.number):
-            ranked.append((n_on[worker.node], worker.number, worker))
+            # The same nodes first in every session of a cluster.
+            ranked.append((n_on[worker.node], worker.node, worker.number, worker))
             n_on[worker.node] += 1
             worker.speeds.clear()
-        everyone = [worker for _, _, worker in sorted(ranked, key=lambda one: one[:2])]
+        everyone = [worker for *_, worker in sorted(ranked, key=lambda one: one[:3])]
         self.working, self._resting = everyone[:n_workers], everyone[n_workers:]
         self.n_threads = n_threads
         self.offset = offset
@@ -298,7 +304,7 @@ class RayWorkers:
         self.lose(worker, step, why)
 
     def _end(self, worker: RayWorker) -> None:
-        if worker.node == self._here and worker.pid:
+        if worker.node == self.here and worker.pid:
             with contextlib.suppress(OSError):  # Ray's own request waits for an answer of a stopped process
                 os.kill(worker.pid, signal.SIGKILL)
         with contextlib.suppress(Exception):  # the session may be gone already

@@ -96,7 +96,7 @@ def _measured(summaries: list[Summary]) -> str:
     base = summaries[0].setting
     beside = f"{base.workers} worker{'s'[: base.workers > 1]} with {base.threads} thread{'s'[: base.threads > 1]} each"
     lines = [
-        f"medians with 95 % intervals; speed-up and efficiency are beside {beside}",
+        f"medians with bootstrap intervals; speed-up and efficiency are beside {beside}",
         f"{'workers':>7} {'threads':>7} {'nodes':>5} {'ms a step':>22} {'speed-up':>20} {'efficiency':>20} "
         f"{'balance':>7}",
     ]
@@ -125,10 +125,11 @@ def _model(model: ScalingModel, laws: dict[str, dict[str, float]]) -> str:
     off = f"off by {model.worst_error:.1%} at most"
     if len(model.measured) == 2:
         off += ", which of two numbers of workers says little"
-    lines = [f"a model of the parts, {off}; milliseconds with 95 % intervals"]
+    of = f"of the parts with {model.threads} threads a worker" if model.threads > 1 else "of the parts"
+    lines = [f"a model {of}, {off}; milliseconds with bootstrap intervals"]
     for name, what in COEFFICIENTS.items():
         interval = Interval.of(model.coefficients[name])
-        if interval.value > 0 or interval.high > 0:
+        if interval.value or interval.low or interval.high > 0:
             lines.append(f"{_ms_within(interval):>24}  {what}")
     for name, law in laws.items():
         values = ", ".join(f"{key} {value:.3g}" for key, value in law.items() if key != "worst_error")

@@ -26,7 +26,7 @@ from distnum.jobs import Job, network_job, prepare
 from distnum.kinds import checked, choice, whole
 from distnum.loop import run_steps
 from distnum.objectives import LossFunction, Params
-from distnum.placement import n_cores, open_pool
+from distnum.placement import open_pool
 from distnum.plan import balance, make_shards
 from distnum.pools import Closing, Gathered, KeptSlices, Pool
 from distnum.ray_pool import RayPool
@@ -35,6 +35,7 @@ __all__ = [
     "MODES",
     "PARTS",
     "Measurement",
+    "Place",
     "Setting",
     "Work",
     "measure_scaling",
@@ -73,6 +74,20 @@ class Setting(NamedTuple):
         return f"{self.workers} x {self.threads} threads" if self.threads > 1 else str(self.workers)
 
 
+class Place(NamedTuple):
+    """Where workers are.
+
+    Attributes:
+        asked_over: of ``ASKED_OVER``.
+        node_cpus: of every node that there is, the most first.
+        n_nodes: with workers.
+    """
+
+    asked_over: str
+    node_cpus: tuple[int, ...]
+    n_nodes: int
+
+
 @dataclass(frozen=True)
 class Measurement:
     """One measurement of one setting: medians over its steps.
@@ -86,10 +101,10 @@ class Measurement:
         broadcast_s: of that, the driver lays out the parameters.
         dispatch_s: it asks each worker for its shard.
         compute_s: the slowest worker computes.
-        gather_s: answers come in, and what the driver waits beside computing; below 0 where workers compute
-            while others are still being asked.
+        gather_s: answers come in, and what the driver waits, or plans the next step, beside computing; below 0
+            where workers compute while others are still being asked.
         update_s: the gradient is checked and applied.
-        other_s: all the rest, planning among it.
+        other_s: all the rest.
         mean_compute_s: what a worker computes on average.
         balance: the slowest worker over the average.
         planned_balance: the same as it was planned, from the costs of the tiles.
@@ -275,7 +290,7 @@ def measure_scaling(
     missing: Sequence[tuple[int, Setting]],
     n_steps: int,
     warmup: int,
-    on_start: Callable[[int], None] = lambda n_nodes: None,
+    on_start: Callable[[Place], None] = lambda place: None,
 ) -> Iterator[Measurement]:
     """Measure settings in the order given, each with the number of its repeat.
 
@@ -283,7 +298,7 @@ def measure_scaling(
         work: what is computed.
         missing: repeats and settings.
         n_steps: of each measurement, after ``warmup`` others.
-        on_start: is told on how many nodes the workers are.
+        on_start: is told where the workers are.
 
     Raises:
         InputError: the workers cannot be had.
@@ -298,7 +313,7 @@ def measure_scaling(
 
     with open_pool(work.job, tell=tell) as pool:
         assert isinstance(pool, RayPool)
-        on_start(pool.n_nodes)
+        on_start(_place_of(pool))
         for repeat, setting in missing:
             for _ in range(_MOST_LOSSES):
                 lost.clear()
@@ -348,12 +363,20 @@ def _measured(work: Work, pool: RayPool, setting: Setting, repeat: int, n_steps:
         steps=n_steps,
         warmup=warmup,
         planned_balance=work.planned_balance(setting.workers),
-        cores=n_cores() if pool.own_session else pool.n_cpus_of_nodes,
-        asked_over="sockets" if pool.own_session else "Ray",
+        cores=sum(pool.node_cpus(used=True)),
+        asked_over=_asked_over(pool),
         params_sha256=params_sha256(state.params),
         measured_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         **medians,
     )
+
+
+def _place_of(pool: RayPool) -> Place:
+    return Place(_asked_over(pool), tuple(pool.node_cpus()), pool.n_nodes)
+
+
+def _asked_over(pool: RayPool) -> str:
+    return "sockets" if pool.own_session else "Ray"
 
 
 class _Recorder(Closing):

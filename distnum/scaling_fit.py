@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
@@ -25,6 +27,9 @@ __all__ = [
     "fit_model",
     "universal_scalability",
 ]
+
+NODE_IS = ("measured", "assumed", "undivided")
+"""``"undivided"``: all nodes had as many workers, so that what a node takes cannot be told from what these take."""
 
 _MOST_WORKERS = 2**20
 
@@ -108,12 +113,16 @@ COEFFICIENTS = {
     "dispatch_s": "asking the workers, whatever their number",
     "worker_dispatch_s": "asking one worker",
     "gather_s": "waiting for answers, whatever their number",
-    "worker_gather_s": "taking one answer",
+    "worker_gather_s": "taking one answer, less what overlaps with asking",
     "update_s": "checking and applying the gradient",
-    "other_s": "planning and the rest, whatever the number of workers",
+    "other_s": "the rest, whatever the number of workers",
     "worker_other_s": "the same for each worker",
 }
-"""The coefficients of a ``ScalingModel``, all in seconds, none negative."""
+"""The coefficients of a ``ScalingModel``, all in seconds.
+
+None is negative but those of gathering, where workers compute while others are still being asked;
+together with those of asking they are not.
+"""
 
 
 @dataclass(frozen=True)
@@ -123,8 +132,9 @@ class ScalingModel:
     The slowest worker computes for ``repeated_s + balance(k) work_s / k + jitter_s m(k)``, where
     ``m(k)`` is ``expected_maximum``. In weak scaling the work of each is the same, and what every
     worker repeats grows with ``k``.
-    Asking, gathering and planning take a constant and a time for each worker; broadcasting a
-    constant and a time for each node beyond the first.
+    Asking and gathering take a constant and a time for each worker; broadcasting a constant and a
+    time for each node beyond the first. Where no more than one node was measured, the answers take as
+    long on the driver's link as the parameters to one node.
 
     Attributes:
         coefficients: by the names in ``COEFFICIENTS``, over the draws.
@@ -134,8 +144,7 @@ class ScalingModel:
         workers_per_node: for numbers of workers that were not measured.
         measured: numbers of workers that it was fitted on.
         n_nodes: the most that were measured.
-        nodes_told_apart: whether ``node_s`` was measured; where there was one node it is assumed, and where all
-            had the same number of workers, it cannot be told from what one of these takes.
+        node_is: how ``node_s`` is known, of ``NODE_IS``.
         worst_error: the largest relative error of a measured step, which says little of a model that was fitted
             on two numbers of workers.
     """
@@ -147,7 +156,7 @@ class ScalingModel:
     workers_per_node: int
     measured: tuple[int, ...]
     n_nodes: int = 1
-    nodes_told_apart: bool = False
+    node_is: str = "assumed"
     worst_error: float = 0.0
 
     def parts(self, k: int, n_nodes: int | None = None) -> dict[str, Draws]:
@@ -156,11 +165,12 @@ class ScalingModel:
         n_nodes = ceil(k / self.workers_per_node) if n_nodes is None else n_nodes
         shared = c["work_s"] if self.weak else c["work_s"] / k
         repeated = c["repeated_s"] * (k if self.weak else 1)
+        answers = c["node_s"] if n_nodes > self.n_nodes == 1 else 0.0
         return {
             "broadcast_s": c["broadcast_s"] + c["node_s"] * (n_nodes - 1),
             "dispatch_s": c["dispatch_s"] + c["worker_dispatch_s"] * k,
             "compute_s": repeated + shared * self.balance(k) + c["jitter_s"] * expected_maximum(k),
-            "gather_s": c["gather_s"] + c["worker_gather_s"] * k,
+            "gather_s": c["gather_s"] + c["worker_gather_s"] * k + answers,
             "update_s": c["update_s"],
             "other_s": c["other_s"] + c["worker_other_s"] * k,
         }
@@ -188,14 +198,17 @@ class ScalingModel:
 
     def bottleneck(self) -> tuple[int, str] | None:
         """From how many workers on half of a step is not shared work, and what most of that is; None if never."""
-        k = 1
-        while k <= _MOST_WORKERS:
-            one = self.forecast(k)
-            shared = float(self.coefficients["work_s"][0]) / (1 if self.weak else k)
-            if shared < one.step_s.value / 2:
-                return k, one.largest
-            k = max(k + 1, round(k * 1.1))
-        return None
+
+        def is_shared(k: int) -> bool:
+            return float(self.coefficients["work_s"][0]) / (1 if self.weak else k) >= self.step_s(k)[0] / 2
+
+        most = 1
+        while is_shared(most):
+            most *= 2
+            if most > _MOST_WORKERS:
+                return None
+        k = most // 2 + 1 + bisect_left(range(most // 2 + 1, most), True, key=lambda k: not is_shared(k))
+        return k, self.forecast(k).largest
 
 
 def fit_model(
@@ -207,7 +220,7 @@ def fit_model(
     at_most: int | None = None,
     workers_per_node: int | None = None,
 ) -> ScalingModel:
-    """The model of the measurements with one number of threads (by default the smallest).
+    """The model of the measurements with one number of threads: by default the smallest with two numbers of workers.
 
     Settings with more busy threads than cores are left out: they say how cores are shared.
 
@@ -215,17 +228,20 @@ def fit_model(
         measurements: of one mode.
         balance: of the shards of ``k`` workers.
         n_bytes: of the parameters.
-        network: what is assumed of nodes, if no two were measured.
+        network: what is assumed of nodes, where the measurements do not tell.
         at_most: leaves out larger numbers of workers.
         workers_per_node: where the model foretells; by default the most that were measured.
 
     Raises:
         InputError: there are fewer than two numbers of workers.
     """
-    threads = min(one.threads for one in measurements) if threads is None else threads
     crowded = {one.setting for one in summarise(measurements) if one.oversubscribed}
-    chosen = [one for one in measurements if one.threads == threads and one.setting not in crowded]
-    chosen = [one for one in chosen if at_most is None or one.workers <= at_most]
+    sound = [one for one in measurements if one.setting not in crowded]
+    sound = [one for one in sound if at_most is None or one.workers <= at_most]
+    if threads is None:
+        counts = Counter(setting.threads for setting in {one.setting for one in sound})
+        threads = min((n for n, count in counts.items() if count > 1), default=min(counts, default=1))
+    chosen = [one for one in sound if one.threads == threads]
     draws = medians_by_draw(chosen) if chosen else {}
     k = np.array([setting.workers for setting in draws], np.float64)
     if len(k) < 2:
@@ -258,17 +274,25 @@ def fit_model(
     for part in ("dispatch", "other"):
         c[f"{part}_s"], c[f"worker_{part}_s"] = fitted([ones, k], of(f"{part}_s"))
     # The driver only lays the parameters out. Nodes take them before their workers can compute,
-    # while it waits for answers.
-    gather = [ones, k, nodes - 1.0]
-    c["gather_s"], c["worker_gather_s"], c["node_s"] = fitted(gather, of("gather_s"))
-    told_apart = int(np.linalg.matrix_rank(np.stack(gather))) == len(gather)
-    if nodes.max() == 1:
-        c["node_s"] = np.full_like(c["node_s"], network.seconds(n_bytes))
+    # while it waits for answers. And workers compute while others are asked: so what is not
+    # negative is asking and gathering together.
+    both, beyond = of("dispatch_s") + of("gather_s"), nodes - 1.0
+    node_is = "assumed"
+    if np.linalg.matrix_rank(np.stack([ones, k, beyond])) == 3:
+        node_is = "measured"
+    elif beyond.max() > 0 and np.ptp(k / nodes) == 0 and len(set(nodes)) > 1:
+        node_is = "undivided"
+    if node_is == "assumed":
+        c["node_s"] = np.full(both.shape[1], network.seconds(n_bytes))
+        constant, each = fitted([ones, k], both - beyond[:, None] * c["node_s"])
+    else:
+        constant, each, c["node_s"] = fitted([ones, k, beyond], both)
+    c["gather_s"], c["worker_gather_s"] = constant - c["dispatch_s"], each - c["worker_dispatch_s"]
     (c["update_s"],) = fitted([ones], of("update_s"))
     if workers_per_node is None:
         workers_per_node = int(np.ceil(k / nodes).max())
     measured, n_nodes = tuple(int(n) for n in k), int(nodes.max())
-    model = ScalingModel(c, weak, balance, threads, workers_per_node, measured, n_nodes, told_apart)
+    model = ScalingModel(c, weak, balance, threads, workers_per_node, measured, n_nodes, node_is)
     errors = [abs(model.step_s(int(n), int(m))[0] / v[0] - 1) for n, m, v in zip(k, nodes, step_s, strict=True)]
     return replace(model, worst_error=float(max(errors)))
 

@@ -20,6 +20,8 @@ from distnum.scaling_summary import efficiencies
 __all__ = ["ScalingFolder", "alone_in"]
 
 _FORMAT = "distnum-scaling-2"
+# What is known when the workers are there.
+_PLACE = ("asked_over", "node_cpus")
 
 
 def _make(path: Path) -> None:
@@ -77,6 +79,17 @@ class ScalingFolder:
         if self.json_file.exists():
             self._rows = self._read()
 
+    def check_place(self, place: Mapping[str, Any]) -> None:
+        """Refuse to measure in other places than before.
+
+        Raises:
+            InputError: the rows are of another place.
+        """
+        kept = {name: self._job.get(name) for name in place}
+        if self._rows:
+            self._compare(kept, json.loads(json_text(place)))
+        self._job |= json.loads(json_text(place))
+
     @property
     def json_file(self) -> Path:
         return self.path / "scaling.json"
@@ -104,13 +117,17 @@ class ScalingFolder:
             raise InputError(f"{self.json_file} cannot be read: {error.strerror}.") from None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{where} ({error}); choose another folder with --out.") from None
-        for name in sorted({*job, *self._job}):
-            if job.get(name) != self._job.get(name):
-                raise InputError(
-                    f"{self.path} holds measurements with {name} = {job.get(name)!r:.60}, now it is "
-                    f"{self._job.get(name)!r:.60}; choose another folder with --out."
-                )
+        self._compare({name: job.get(name) for name in {*job, *self._job} - set(_PLACE)}, self._job)
+        self._job |= {name: job.get(name) for name in _PLACE}
         return list(rows)
+
+    def _compare(self, kept: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        for name in sorted(kept):
+            if kept[name] != now.get(name):
+                raise InputError(
+                    f"{self.path} holds measurements with {name} = {kept[name]!r:.60}, now it is "
+                    f"{now.get(name)!r:.60}; choose another folder with --out."
+                )
 
     def add(self, measurement: Measurement, about: Mapping[str, Any]) -> None:
         """Keep one more row.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,20 +18,30 @@ from numpy.typing import NDArray
 
 from distnum.scaling import PARTS, Measurement, Setting
 
-__all__ = ["MANY_REPEATS", "Draws", "Interval", "Summary", "coverage", "efficiencies", "medians_by_draw", "summarise"]
+__all__ = [
+    "FEW_REPEATS",
+    "Draws",
+    "Interval",
+    "Summary",
+    "coverage",
+    "efficiencies",
+    "in_turns",
+    "medians_by_draw",
+    "summarise",
+]
 
 Draws = NDArray[np.float64]
 """One number for each draw, shape ``(1 + n_draws,)``; the first is of the measurements themselves."""
 
-MANY_REPEATS = 6
-"""With fewer, the interval of a median goes from the least to the greatest that was measured."""
+FEW_REPEATS = 5
+"""With so many, or fewer, the interval of a median goes from the least to the greatest that was measured."""
 
 _N_DRAWS = 1000
 _QUANTITIES = ("step_s", *PARTS, "mean_compute_s", "balance", "busy")
 
 
 class Interval(NamedTuple):
-    """A number and its 95 % interval; NaN where there is none."""
+    """A number and its bootstrap interval, nominally of 95 %; NaN where there is none."""
 
     value: float
     low: float
@@ -96,10 +107,17 @@ def medians_by_draw(measurements: Sequence[Measurement]) -> dict[Setting, dict[s
 def coverage(n_repeats: int) -> float:
     """How often the true median lies between the least and the greatest of so many measurements.
 
-    >>> coverage(5), coverage(6)
-    (0.9375, 0.96875)
+    >>> coverage(2), coverage(5)
+    (0.5, 0.9375)
     """
     return 1 - 2.0 ** (1 - n_repeats)
+
+
+def in_turns(measurements: Sequence[Measurement]) -> bool:
+    """Whether all settings were measured in each repeat, one after the other."""
+    settings = {one.setting for one in measurements}
+    repeats = [list(ones) for _, ones in groupby(measurements, lambda one: one.repeat)]
+    return all({one.setting for one in ones} == settings for ones in repeats)
 
 
 def summarise(measurements: Sequence[Measurement]) -> list[Summary]:

@@ -102,13 +102,12 @@ class System:
             repeated_s=c["repeated_s"],
             jitter_s=c["jitter_s"],
             ask_s=c["worker_dispatch_s"] + c["worker_other_s"],
-            take_s=c["worker_gather_s"],
+            take_s=max(0.0, c["worker_gather_s"]),
             fixed_s=c["broadcast_s"] + c["dispatch_s"] + c["gather_s"] + c["update_s"] + c["other_s"],
             costs=costs,
             groups=groups,
             node_s=c["node_s"],
-            # All answers together are as long as the parameters; where nodes were measured, they are
-            # in what taking one took.
+            # Where nodes were measured, they are in what taking one took.
             answers_s=c["node_s"] if model.n_nodes == 1 else 0.0,
             workers_per_node=model.workers_per_node,
         )

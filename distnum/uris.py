@@ -9,8 +9,13 @@ from distnum.errors import InputError
 
 __all__ = ["check_no_password", "is_uri", "on_a_disk"]
 
-# A password before the host, or what a signed link has in its query.
-_SECRET = re.compile(r"://[^/@]*:[^/@]*@|[?&][^=&]*(sig|token|key|secret|password|credential)[^=&]*=", re.IGNORECASE)
+# A password before the host, a token in its place, or what a signed link has in its query.
+_SECRET = re.compile(
+    r"://[^/@]*:[^/@]*@"
+    r"|^https?://[^/@]+@"
+    r"|[?&]([\w.-]*[-_.])?(sig|signature|token|key|apikey|secret|password|passwd|credential)=",
+    re.IGNORECASE,
+)
 
 
 def is_uri(place: str | Path | None) -> bool:

@@ -19,8 +19,8 @@ import distnum
 from distnum import InputError, TrainingError, remote
 from distnum.cli import main
 from distnum.remote import Mirror
-from distnum.uris import check_no_password
 from distnum.runs import RunFolder
+from distnum.uris import check_no_password
 
 fsspec = pytest.importorskip("fsspec")
 
@@ -291,6 +291,7 @@ def test_a_password_in_a_uri_is_refused_and_not_shown(capsys: pytest.CaptureFixt
         "https://account.blob.core.windows.net/c/x.npz?sv=2024&sig=0a1b",
         "https://storage.googleapis.com/b/x.npz?GoogleAccessId=me&Signature=0a1b",
         "http://host/x.npz?token=0a1b",
+        "https://0a1b@host/x.npz",
     ],
 )
 def test_a_signed_link_is_refused_and_not_shown(signed: str) -> None:
@@ -303,7 +304,7 @@ def test_a_signed_link_is_refused_and_not_shown(signed: str) -> None:
     "fine",
     [
         "abfs://container@account.dfs.core.windows.net/run",
-        "https://host/x.npz?download=1",
+        "https://host/x.npz?design=1&monkey=2",
         "runs/a?key=1",
         "s3://b/x",
         None,
