@@ -337,7 +337,7 @@ def _notes(work: Work, measurements: Sequence[Measurement]) -> list[str]:
     if not in_turns(measurements):
         found.append(
             "not all settings were measured in turns, so that a drift of the machine may be in what they are beside "
-            "each other; measure all of them again to add turns of all"
+            "each other; to be sure, measure all of them in another folder"
         )
     # In weak scaling each number of workers has batches of its own.
     ends: dict[int, set[str]] = {}

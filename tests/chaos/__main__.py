@@ -26,7 +26,8 @@ from pathlib import Path
 from tests.chaos.places import Namespaces, Raylets, SmallDisk
 from tests.chaos.runs import Lost, Run
 
-N_STEPS = {"machine": 400, "raylets": 2500, "namespaces": 3000}
+# More than any run makes before its faults are done.
+N_STEPS = 1_000_000
 DISK_BYTES = 12_000_000
 FAULTS_A_RUN = {"machine": 12, "raylets": 6, "namespaces": 4}
 # After the death of a driver everything of its session must be gone within so many seconds.
@@ -44,24 +45,25 @@ class Chaos:
     def __init__(self, seed: int, folder: Path) -> None:
         self._random = random.Random(seed)
         self._folder = folder
-        self._expected: dict[int, str] = {}
         self.n_runs = 0
         self.seconds: dict[str, list[float]] = {}
 
     def expected(self, n_steps: int) -> str:
-        """The checksum that an undisturbed run ends with."""
-        if n_steps not in self._expected:
-            self._expected[n_steps] = Run(self._folder / f"undisturbed-{n_steps}", n_steps, "0").finish()
-        return self._expected[n_steps]
+        """The checksum that so many undisturbed steps end with."""
+        run = Run(self._folder / f"undisturbed-{self.n_runs}", n_steps, "0")
+        while run.wait_step():
+            pass
+        return run.sha256
 
     def _recovered(self, kind: str, began: float) -> None:
         self.seconds.setdefault(kind, []).append(time.monotonic() - began)
         print(f"  {kind:<28} recovered after {self.seconds[kind][-1]:5.2f} s", flush=True)
 
-    def _check(self, run: Run, n_steps: int) -> None:
-        found, expected = run.finish(), self.expected(n_steps)
+    def _check(self, run: Run) -> None:
+        found = run.finish()
+        expected = self.expected(run.step)
         if found != expected:
-            raise Lost(f"{run.folder} ended with {found}, not {expected}")
+            raise Lost(f"{run.folder} ended with {found} after {run.step} steps, not {expected}")
         left = list(run.folder.rglob("*.part")) + list(run.folder.rglob("unfinished"))
         if left:
             raise Lost(f"left behind: {left}")
@@ -72,18 +74,17 @@ class Chaos:
         """A run on a Ray session of its own."""
         self.n_runs += 1
         disk = SmallDisk(self._folder / f"disk-{self.n_runs}", DISK_BYTES)
-        n_steps = N_STEPS["machine"]
         kinds: list[Callable[[Run], str]] = [self._kill_worker, self._stop_worker, self._pause_worker]
         kinds += [self._kill_driver, self._kill_driver_while_it_writes, self._tear, self._flip]
         if disk.small:
             kinds.append(lambda run: self._fill(run, disk))
         try:
-            run = Run(disk.folder / "run", n_steps, self._random.choice(["1", "2", "3"]))
+            run = Run(disk.folder / "run", N_STEPS, self._random.choice(["1", "2", "3"]))
             for _ in range(n_faults):
                 if not run.wait_step(self._random.randint(5, 30)):
                     break
                 self._inject(self._random.choice(kinds), run)
-            self._check(run, n_steps)
+            self._check(run)
         finally:
             disk.close()
 
@@ -184,12 +185,11 @@ class Chaos:
     def on_cluster(self, place: str, n_faults: int) -> None:
         """A run on nodes that come and go."""
         self.n_runs += 1
-        n_steps = N_STEPS[place]
         cluster: Raylets | Namespaces = Raylets() if place == "raylets" else Namespaces()
         lost, added = ("node killed", "node added") if place == "raylets" else ("link cut", "link mended, node anew")
         try:
             folder = self._folder / f"cluster-{self.n_runs}"
-            run = Run(folder, n_steps, "1:3", cluster.address, cluster.prefix, cluster.environment)
+            run = Run(folder, N_STEPS, "1:3", cluster.address, cluster.prefix, cluster.environment)
             for _ in range(n_faults):
                 if not run.wait_step(self._random.randint(10, 60)):
                     break
@@ -201,7 +201,7 @@ class Chaos:
                     self._inject(lambda run: lost if cluster.lose_node() else "", run)
                 else:
                     self._inject(lambda run: added if cluster.add_node() else "", run)
-            self._check(run, n_steps)
+            self._check(run)
         finally:
             if "run" in locals() and run.process.poll() is None:
                 run.kill()

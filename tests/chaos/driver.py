@@ -1,4 +1,7 @@
-"""The run that is disturbed: trains into a folder, or goes on there, and prints each step as it is done."""
+"""The run that is disturbed: trains into a folder, or goes on there, and prints each step as it is done.
+
+It ends after the step in which a file beside the folder says that it is enough.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,17 @@ def main() -> None:
     out, n_steps, workers, address = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
     where: dict[str, Any] = {"workers": workers, "threads_per_worker": 1, "address": address or None}
 
-    def on_step(step: Any, row: Any) -> None:
+    enough = out.with_name(f"{out.name}.enough")
+
+    def on_step(step: Any, row: Any) -> bool:
         print(step.step, flush=True)
+        return enough.exists()
 
     if (out / "config.toml").exists():
         result = distnum.train(out=out, resume=True, on_step=on_step, **where)
     else:
         result = distnum.train(**OPTIONS, steps=n_steps, out=out, on_step=on_step, **where)
-    print("sha256", result.params_sha256, flush=True)
+    print("sha256", result.params_sha256, result.metrics[-1]["step"], flush=True)
 
 
 if __name__ == "__main__":

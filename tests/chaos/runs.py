@@ -27,7 +27,7 @@ class Run:
 
     Args:
         folder: of the run.
-        n_steps: that it has.
+        n_steps: after which it ends at the latest.
         workers, address: where it runs.
         prefix: of the command, to start it in a network namespace.
     """
@@ -45,7 +45,7 @@ class Run:
         self._arguments = [str(folder), str(n_steps), workers, address]
         self._prefix = prefix
         self._environment = {**os.environ, **(environment or {})}
-        self.sha256 = ""
+        self.sha256, self.step = "", 0
         self.begin()
 
     def begin(self) -> None:
@@ -86,7 +86,8 @@ class Run:
             self._ended = True
             return False
         if line.startswith("sha256 "):
-            self.sha256 = line.split()[1]
+            _, self.sha256, step = line.split()
+            self.step = int(step)
         return True
 
     def wait_step(self, n: int = 1) -> bool:
@@ -122,7 +123,8 @@ class Run:
         self.process.wait()
 
     def finish(self) -> str:
-        """Wait for the end; returns the checksum of the parameters."""
+        """Let it end after the next step; returns the checksum of the parameters, which are of ``step`` steps."""
+        self.folder.with_name(f"{self.folder.name}.enough").touch()
         while self.wait_step():
             pass
         if self.process.returncode or not self.sha256:
