@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -82,7 +83,9 @@ class ScalingResult:
         found["model"] = {
             "coefficients": explained(self.model.coefficients),
             "fitted_on_workers": list(self.model.measured),
+            "threads": self.model.threads,
             "workers_per_node": self.model.workers_per_node,
+            "node_is": self.model.node_is,
             "worst_error": self.model.worst_error,
             "bottleneck": None if bottleneck is None else {"workers": bottleneck[0], "part": bottleneck[1]},
         }
@@ -208,10 +211,14 @@ def _identity(work: Work) -> dict[str, Any]:
 def _function_facts(loss: LossFunction) -> dict[str, Any]:
     """Which function it is, and of which source; nothing of a source that cannot be had."""
     function: Any = loss
+    bound = []
     while isinstance(function, partial):
+        bound.append((function.args, function.keywords))
         function = function.func
     named = function if hasattr(function, "__qualname__") else type(function)
     found = {"function": f"{named.__module__}.{named.__qualname__}"}
+    if bound:  # as far as it can be told without the places in memory
+        found["arguments_sha256"] = sha256(re.sub(r" at 0x\w+", "", repr(bound)).encode()).hexdigest()
     try:
         return found | {"source_sha256": sha256(inspect.getsource(named).encode()).hexdigest()}
     except (OSError, TypeError):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import isnan
 
+import numpy as np
+
 from distnum.experiments import ScalingResult
 from distnum.metrics import Evaluation
 from distnum.progress import duration
@@ -53,7 +55,7 @@ def scaling_report(result: ScalingResult) -> str:
         blocks.append(_model(result.model, result.laws))
         if result.forecasts:
             blocks.append(_forecasts(result.forecasts, result.simulated_s))
-            blocks.append("assumed: " + ";\n         ".join(result.assumptions) + ".")
+        blocks.append("assumed beyond what was measured: " + ";\n  ".join(result.assumptions) + ".")
         bottleneck = result.model.bottleneck()
         if bottleneck is None:
             blocks.append("the shared work stays more than half of a step for any number of workers")
@@ -64,6 +66,8 @@ def scaling_report(result: ScalingResult) -> str:
     return "\n\n".join(blocks)
 
 
+# Rounding leaves less than this of what is not there.
+_NOTHING_S = 1e-8
 _NAMES = {
     "broadcast_s": "broadcast",
     "dispatch_s": "dispatch",
@@ -129,7 +133,9 @@ def _model(model: ScalingModel, laws: dict[str, dict[str, float]]) -> str:
     lines = [f"a model {of}, {off}; milliseconds with bootstrap intervals"]
     for name, what in COEFFICIENTS.items():
         interval = Interval.of(model.coefficients[name])
-        if interval.value or interval.low or interval.high > 0:
+        if name == "node_s" and model.node_is == "assumed":
+            continue  # it is among what is assumed
+        if np.nanmax(np.abs(interval)) > _NOTHING_S:
             lines.append(f"{_ms_within(interval):>24}  {what}")
     for name, law in laws.items():
         values = ", ".join(f"{key} {value:.3g}" for key, value in law.items() if key != "worst_error")

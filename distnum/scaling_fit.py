@@ -283,7 +283,9 @@ def fit_model(
     elif beyond.max() > 0 and np.ptp(k / nodes) == 0 and len(set(nodes)) > 1:
         node_is = "undivided"
     if node_is == "assumed":
-        c["node_s"] = np.full(both.shape[1], network.seconds(n_bytes))
+        # No more than would leave nothing for the rest.
+        most = (both[beyond > 0] / beyond[beyond > 0, None]).min(axis=0, initial=network.seconds(n_bytes))
+        c["node_s"] = np.maximum(most, 0)
         constant, each = fitted([ones, k], both - beyond[:, None] * c["node_s"])
     else:
         constant, each, c["node_s"] = fitted([ones, k, beyond], both)

@@ -12,8 +12,8 @@ __all__ = ["check_no_password", "is_uri", "on_a_disk"]
 # A password before the host, a token in its place, or what a signed link has in its query.
 _SECRET = re.compile(
     r"://[^/@]*:[^/@]*@"
-    r"|^https?://[^/@]+@"
-    r"|[?&]([\w.-]*[-_.])?(sig|signature|token|key|apikey|secret|password|passwd|credential)=",
+    r"|(^|::)https?://[^/@]+@"
+    r"|[?&#;]([\w.-]*[-_.])?(sig|signature|(access)?token|(api)?key|secret|password|passwd|credential)=",
     re.IGNORECASE,
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -110,6 +111,27 @@ class TestWorkers:
         assert [event.details["pid"] for event in lost] == stopped
         assert "has not answered for" in lost[0].text
         assert waited_for(lambda: not os.path.exists(f"/proc/{stopped[0]}"))
+
+    def test_who_is_late_when_some_are_told_to_rest_writes_into_nothing_in_use(self) -> None:
+        job = prepare(None, None, None, None, {**SMALL, "workers": 3})
+        expected = distnum.train(**SMALL, workers=0).params_sha256
+        with open_pool(job) as pool:
+            assert isinstance(pool, RayPool)
+            late = pool.worker_pids[2]
+
+            def stop(step: int) -> None:
+                if step == SMALL["steps"]:  # the last one: what it has not done, others do
+                    os.kill(late, signal.SIGSTOP)
+
+            try:
+                assert trained(job, pool, stop) == expected
+                before = pool._shared
+                pool.use(2, 1)
+                assert before is None or pool._shared is None or pool._shared.file != before.file
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(late, signal.SIGCONT)
+            assert trained(job, pool, lambda step: None) == expected
 
     def test_the_only_worker_stopped_is_replaced(self) -> None:
         job = prepare(None, None, None, None, {**SMALL, "workers": 1, "step_deadline": 1})
@@ -287,7 +309,7 @@ def test_a_pause_of_the_driver_is_nobodys_lateness(tmp_path: Path) -> None:
         run.process.send_signal(signal.SIGSTOP)
         time.sleep(3)
         run.process.send_signal(signal.SIGCONT)
-    run.finish()
+    run.to_end()
     assert "worker_lost" not in (tmp_path / "run" / "events.jsonl").read_text()
 
 

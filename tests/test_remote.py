@@ -292,6 +292,8 @@ def test_a_password_in_a_uri_is_refused_and_not_shown(capsys: pytest.CaptureFixt
         "https://storage.googleapis.com/b/x.npz?GoogleAccessId=me&Signature=0a1b",
         "http://host/x.npz?token=0a1b",
         "https://0a1b@host/x.npz",
+        "filecache::https://0a1b@host/x.npz",
+        "https://host/x.npz?accessToken=0a1b",
     ],
 )
 def test_a_signed_link_is_refused_and_not_shown(signed: str) -> None:

@@ -50,10 +50,7 @@ class Chaos:
 
     def expected(self, n_steps: int) -> str:
         """The checksum that so many undisturbed steps end with."""
-        run = Run(self._folder / f"undisturbed-{self.n_runs}", n_steps, "0")
-        while run.wait_step():
-            pass
-        return run.sha256
+        return Run(self._folder / f"undisturbed-{self.n_runs}", n_steps, "0").to_end()
 
     def _recovered(self, kind: str, began: float) -> None:
         self.seconds.setdefault(kind, []).append(time.monotonic() - began)

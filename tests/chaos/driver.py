@@ -1,6 +1,7 @@
 """The run that is disturbed: trains into a folder, or goes on there, and prints each step as it is done.
 
-It ends after the step in which a file beside the folder says that it is enough.
+It ends after the step in which a file beside the folder is there, or, where that holds a number when it
+begins, with the step of that number.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ def main() -> None:
     where: dict[str, Any] = {"workers": workers, "threads_per_worker": 1, "address": address or None}
 
     enough = out.with_name(f"{out.name}.enough")
+    last = int(enough.read_text()) if enough.exists() else None
 
     def on_step(step: Any, row: Any) -> bool:
         print(step.step, flush=True)
-        return enough.exists()
+        return last is None and enough.exists()
 
     if (out / "config.toml").exists():
-        result = distnum.train(out=out, resume=True, on_step=on_step, **where)
+        result = distnum.train(out=out, resume=True, steps=last, on_step=on_step, **where)
     else:
         result = distnum.train(**OPTIONS, steps=n_steps, out=out, on_step=on_step, **where)
     print("sha256", result.params_sha256, result.metrics[-1]["step"], flush=True)

@@ -18,6 +18,9 @@ ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 180.0
 
 
+_MORE_STEPS = 10
+
+
 class Lost(AssertionError):
     """A run did not go on, or ended with other bits."""
 
@@ -122,14 +125,22 @@ class Run:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
-    def finish(self) -> str:
-        """Let it end after the next step; returns the checksum of the parameters, which are of ``step`` steps."""
-        self.folder.with_name(f"{self.folder.name}.enough").touch()
+    def to_end(self) -> str:
+        """Wait for the end; returns the checksum of the parameters, which are of ``step`` steps."""
         while self.wait_step():
             pass
         if self.process.returncode or not self.sha256:
             raise Lost(f"the run ended with code {self.process.returncode}: {self._told()}")
         return self.sha256
+
+    def finish(self) -> str:
+        """Let it end after the next step, and go on to a planned end some steps later; returns the checksum there."""
+        enough = self.folder.with_name(f"{self.folder.name}.enough")
+        enough.touch()
+        self.to_end()
+        enough.write_text(str(self.step + _MORE_STEPS))
+        self.begin()
+        return self.to_end()
 
     def _told(self) -> str:
         """The last that it has said on its error stream."""
