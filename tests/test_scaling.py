@@ -508,7 +508,7 @@ def test_a_waiting_function_on_more_workers_than_cores(tmp_path: Path) -> None:
     common = {"steps": 2, "warmup": 1, "out": tmp_path}
     result = distnum.scale(
         wait,
-        np.ones(96),
+        np.ones(48),
         workers=[1, 2, 6],
         repeats=2,
         forecast=[12, 1000],
@@ -529,9 +529,9 @@ def test_a_waiting_function_on_more_workers_than_cores(tmp_path: Path) -> None:
     assert "assumed: " in report
 
     # What is there is not measured again; one more setting is.
-    result = distnum.scale(wait, np.ones(96), workers=[1, 2, 3, 6], repeats=2, resume=True, **common)
+    result = distnum.scale(wait, np.ones(48), workers=[1, 2, 3, 6], repeats=2, resume=True, **common)
     assert [one.workers for one in result.measurements] == [1, 2, 6, 1, 2, 6, 3, 3]
-    result = distnum.scale(wait, np.ones(96), workers=[2], repeats=1, **common)
+    result = distnum.scale(wait, np.ones(48), workers=[2], repeats=1, **common)
     assert (result.measurements[-1].workers, result.measurements[-1].repeat) == (2, 3)
     kept = json.loads((tmp_path / "scaling.json").read_text())
     assert len(kept["measurements"]) == 9

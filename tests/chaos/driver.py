@@ -31,7 +31,8 @@ def main() -> None:
         return last is None and enough.exists()
 
     if (out / "config.toml").exists():
-        result = distnum.train(out=out, resume=True, steps=last, on_step=on_step, **where)
+        planned = {} if last is None else {"steps": last}
+        result = distnum.train(out=out, resume=True, on_step=on_step, **planned, **where)
     else:
         result = distnum.train(**OPTIONS, steps=n_steps, out=out, on_step=on_step, **where)
     print("sha256", result.params_sha256, result.metrics[-1]["step"], flush=True)
