@@ -518,7 +518,8 @@ def test_a_waiting_function_on_more_workers_than_cores(tmp_path: Path) -> None:
     assert seen == [(1, 5), (2, 4), (6, 3), (1, 2), (2, 1), (6, 0)]
     assert len({one.params_sha256 for one in result.measurements}) == 1  # the same bits on any number
     for one in result.measurements:
-        assert one.step_s == pytest.approx(sum(getattr(one, part) for part in PARTS), rel=0.2)
+        # Of two steps the medians are means, whose sum is the step.
+        assert one.step_s == pytest.approx(sum(getattr(one, part) for part in PARTS))
         assert one.busy < 0.75
         assert not one.oversubscribed
     assert result.summaries[2].speed_up.value > 3
@@ -526,7 +527,7 @@ def test_a_waiting_function_on_more_workers_than_cores(tmp_path: Path) -> None:
     assert result.forecasts[1].step_s.value >= 2 * 2 * 0.005  # one tile is the least that a worker gets
     report = scaling_report(result)
     assert "first bottleneck" in report
-    assert "assumed: " in report
+    assert "assumed beyond what was measured: " in report
 
     # What is there is not measured again; one more setting is.
     result = distnum.scale(wait, np.ones(48), workers=[1, 2, 3, 6], repeats=2, resume=True, **common)
