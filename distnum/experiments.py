@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import subprocess
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -19,7 +18,7 @@ import numpy as np
 from distnum.checkpoints import params_sha256
 from distnum.config import Config
 from distnum.errors import InputError, TrainingError
-from distnum.facts import machine_facts, n_cores, version_facts
+from distnum.facts import commit, machine_facts, n_cores, version_facts
 from distnum.kinds import checked, real, whole
 from distnum.objectives import BlackBox, LossFunction, Params
 from distnum.scaling import Measurement, Place, Setting, Work, measure_scaling, plan_settings, prepare_work
@@ -155,7 +154,7 @@ def scale(
     if out == "" or is_uri(out):
         raise InputError(f"out is {out!r}; an experiment is kept in a folder, not at a URI.")
     work = prepare_work(loss, params, data, config, options, settings, mode)
-    about = version_facts() | {name: str(value) for name, value in machine_facts().items()} | {"commit": _commit()}
+    about = version_facts() | {name: str(value) for name, value in machine_facts().items()} | {"commit": commit()}
     with alone_in(Path(out)) if out is not None else nullcontext():
         identity = _identity(work) | {"steps": steps, "warmup": warmup} | about
         folder = ScalingFolder(Path(out), identity) if out is not None else None
@@ -235,8 +234,8 @@ def _check_nodes(before: Sequence[Measurement], one: Measurement) -> None:
         if other.setting == one.setting and (other.nodes, other.cores) != (one.nodes, one.cores):
             there, here = (f"{m.nodes} node{'s'[: m.nodes > 1]} with {m.cores} cores" for m in (other, one))
             raise TrainingError(
-                f"The cluster has changed: {one.setting} workers are on {here}, and were on {there}. What was measured "
-                "before is kept; measure all again in another folder, as both together would make no curve."
+                f"The cluster has changed: what was measured with workers = {one.setting} was on {there}, and is on "
+                f"{here} now. Measure all again in another folder, as both together would make no curve."
             )
 
 
@@ -249,18 +248,6 @@ def _missing(
     # What was begun is finished, also where it was added to an experiment.
     numbers = range(1, max(done, repeats) + 1) if resume else range(done + 1, done + repeats + 1)
     return [(number, setting) for number in numbers for setting in settings if (number, setting) not in there]
-
-
-def _commit() -> str:
-    """Of the code that runs, if it runs from a checkout of its own, and whether it was changed since; else nothing."""
-    here = Path(__file__).resolve().parent
-    if not (here.parent / ".git").exists():
-        return ""
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return ""
 
 
 def _result(

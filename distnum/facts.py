@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ import numpy as np
 from distnum import __version__
 from distnum.blas import blas_name
 
-__all__ = ["machine_facts", "n_cores", "version_facts"]
+__all__ = ["commit", "machine_facts", "n_cores", "version_facts"]
 
 
 def version_facts() -> dict[str, str]:
@@ -39,3 +41,15 @@ def machine_facts() -> dict[str, Any]:
 def n_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def commit() -> str:
+    """Of the code that runs, if it runs from a checkout of its own, and whether it was changed since; else nothing."""
+    here = Path(__file__).resolve().parent
+    if not (here.parent / ".git").exists():
+        return ""
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""

@@ -403,7 +403,9 @@ def test_what_was_measured_elsewhere_is_not_held_beside_it(tmp_path: Path) -> No
     here = MEASURED[0]
     _check_nodes([here], replace(here, repeat=2))
     _check_nodes([here], replace(MEASURED[1], nodes=2, cores=4))  # more workers may be on more nodes
-    with pytest.raises(TrainingError, match="1 workers are on 2 nodes with 4 cores, and were on 1 node with 2 cores"):
+    with pytest.raises(
+        TrainingError, match="workers = 1 was on 1 node with 2 cores, and is on 2 nodes with 4 cores now"
+    ):
         _check_nodes([here], replace(here, nodes=2, cores=4))
     folder = ScalingFolder(tmp_path, {})
     folder.check_place({"asked_over": "sockets", "node_cpus": (2,)})
