@@ -29,7 +29,7 @@ from benchmarks.scaling import compare_scaling, print_scaling
 from benchmarks.startup import measure_startup, print_startup
 from benchmarks.training import compare_training, print_training
 from benchmarks.waiting import compare_waiting, print_waiting
-from distnum.facts import machine_facts, version_facts
+from distnum.common.machine import machine_facts, version_facts
 
 PARTS: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {
     "gradients": (compare_gradients, print_gradients),
@@ -46,7 +46,7 @@ PARTS: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {
 }
 
 
-def commit() -> str:
+def git_commit() -> str:
     """The commit that was measured."""
     done = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     return done.stdout.strip() or "unknown"
@@ -64,7 +64,7 @@ def main() -> None:
         parser.error(f"there is no part {unknown[0]!r}; the parts are {', '.join(PARTS)}")
     told: dict[str, Any] = {
         "date": date.today().isoformat(),
-        "commit": commit(),
+        "commit": git_commit(),
         "machine": machine_facts(),
         "versions": version_facts(),
         "blas_threads": 1,

@@ -15,10 +15,11 @@ import numpy as np
 
 from benchmarks.networks import backpropagation, kinks_within, propagated
 from benchmarks.timing import paired_ratio, spread, timed
-from distnum.blas import single_threaded_blas
-from distnum.data import batch_at, load_data
-from distnum.networks import Network
-from distnum.propagation import Propagation
+from distnum.common.machine import single_threaded_blas
+from distnum.datasets.dataset import batch_at
+from distnum.datasets.readers import load_data
+from distnum.networks.dense import Network
+from distnum.networks.propagation.objective import Propagation
 
 H = 1e-4
 

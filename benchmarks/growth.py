@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 
 from benchmarks.networks import propagated
 from benchmarks.timing import interleaved, spread, timed
-from distnum.blas import single_threaded_blas
-from distnum.data import load_data
-from distnum.networks import Network
-from distnum.propagation import Propagation
+from distnum.common.machine import single_threaded_blas
+from distnum.datasets.readers import load_data
+from distnum.networks.dense import Network
+from distnum.networks.propagation.objective import Propagation
 
 __all__ = ["draw", "measure_growth", "predicted_changes", "print_growth"]
 

@@ -17,13 +17,14 @@ import ray
 from numpy.typing import NDArray
 
 import distnum
-from distnum.scaling_fit import Network, fit_model
-from distnum.simulation import Design, Misfortune, System, simulate
+from distnum.scaling.fit import fit_model
+from distnum.scaling.model import Link
+from distnum.scaling.simulation import Design, Misfortune, System, simulate
 
 MEASURED = (1, 2, 4, 8, 16, 32)
 WORKERS = (1, 10, 30, 100, 300, 1000, 3000, 10_000, 30_000)
 PER_NODE = 16
-NETWORK = Network(gbit_per_s=10)
+LINK = Link(gbit_per_s=10)
 # (parameters, seconds of a step on one core): the article's network, a larger one, and simulators.
 WORKS = ((40_000, 0.005), (1_000_000, 1.0), (100_000_000, 1000.0), (10_000, 100.0), (10_000, 10_000.0))
 DESIGNS = {
@@ -56,7 +57,7 @@ def measured_costs() -> dict[str, float]:
     ray.shutdown()
     # More workers than cores are honest here, as they have nothing to do.
     rows = [replace(one, busy=0.0) for one in result.measurements]
-    one = System.of(fit_model(rows, lambda k: 1.0, 8 * 64, NETWORK), np.ones(1))
+    one = System.of(fit_model(rows, lambda k: 1.0, 8 * 64, LINK), np.ones(1))
     return {"ask_s": one.ask_s, "take_s": one.take_s, "fixed_s": one.fixed_s}
 
 
@@ -74,8 +75,8 @@ def find_limits() -> dict[str, Any]:
                     repeated_s=0.0,
                     jitter_s=0.0,
                     costs=tiles if granularity == "tiles" else coarse,
-                    node_s=NETWORK.seconds(8 * n_params),
-                    answers_s=NETWORK.seconds(8 * n_params),
+                    node_s=LINK.seconds(8 * n_params),
+                    answers_s=LINK.seconds(8 * n_params),
                     workers_per_node=PER_NODE,
                     **costs,
                 )
@@ -90,7 +91,7 @@ def find_limits() -> dict[str, Any]:
                         "fastest": min(WORKERS, key=lambda k: step_s[k]),
                     }
                 )
-    sent_s = NETWORK.seconds(8 * 10_000)
+    sent_s = LINK.seconds(8 * 10_000)
     system = System(
         work_s=100.0,
         repeated_s=0.0,
@@ -107,7 +108,7 @@ def find_limits() -> dict[str, Any]:
     return {
         "measured": costs,
         "per_node": PER_NODE,
-        "gbit_per_s": NETWORK.gbit_per_s,
+        "gbit_per_s": LINK.gbit_per_s,
         "rows": rows,
         "misfortunes": misfortunes,
     }

@@ -15,12 +15,13 @@ SETTINGS = [((784, 50, 10), 100), ((784, 2000, 10), 1000), ((784, 2000, 10), 400
 # tells begins with the peak of the process that has started it.
 CODE = """
 from functools import partial
-from distnum.blas import single_threaded_blas
-from distnum.data import batch_at, load_data
-from distnum.networks import Network
-from distnum.plan import all_tiles
-from distnum.pools import Worker
-from distnum.propagation import Propagation
+from distnum.common.machine import single_threaded_blas
+from distnum.datasets.dataset import batch_at
+from distnum.datasets.readers import load_data
+from distnum.networks.dense import Network
+from distnum.workers.tiles import all_tiles
+from distnum.workers.worker import Worker
+from distnum.networks.propagation.objective import Propagation
 import numpy as np
 network = Network({sizes})
 objective = Propagation(network)

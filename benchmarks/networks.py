@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distnum.data import Batch, load_data
-from distnum.networks import Network
-from distnum.objectives import whole_gradient
-from distnum.propagation import Propagation
+from distnum.datasets.dataset import Batch
+from distnum.datasets.readers import load_data
+from distnum.networks.dense import Network
+from distnum.networks.propagation.objective import Propagation
+from distnum.workers.work import whole_gradient
 
 __all__ = ["NetworkLoss", "backpropagation", "kinks_within", "propagated", "shrunk_digits"]
 

@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.timing import spread
-from distnum.config import Config
-from distnum.jobs import network_job
-from distnum.loop import run_steps
-from distnum.pools import SerialPool
-from distnum.propagation import Propagation
-from distnum.ray_pool import RayPool
-from distnum.runs import RunFolder
+from distnum.networks.propagation.objective import Propagation
+from distnum.storage.run_folder import RunFolder
+from distnum.training.config import Config
+from distnum.training.loop import run_steps
+from distnum.training.prepare import network_job
+from distnum.workers.ray_pool.pool import RayPool
+from distnum.workers.serial_pool import SerialPool
 
 
 class _IdlePoint:

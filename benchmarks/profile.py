@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from distnum.blas import single_threaded_blas
-from distnum.data import batch_at, load_data
-from distnum.moves import Moves, n_columns
-from distnum.networks import Network
-from distnum.propagation import Propagation
+from distnum.common.machine import single_threaded_blas
+from distnum.datasets.dataset import batch_at
+from distnum.datasets.readers import load_data
+from distnum.networks.dense import Network
+from distnum.networks.propagation.kernel_inputs import n_columns
+from distnum.networks.propagation.objective import Propagation
+from distnum.networks.propagation.routes import UnitRoutes
 
 SETTINGS: list[tuple[tuple[int, ...], int, str]] = [
     ((784, 50, 10), 100, "relu"),
@@ -50,7 +52,7 @@ def profile(sizes: tuple[int, ...], batch_size: int, activation: str, repeats: i
                 total = np.zeros((len(rows), n_columns(group.n_units)))
                 for block in base.blocks(group.number, group.n_units):
                     started = perf_counter()
-                    moves = Moves(base, group.number, group.units, block)
+                    moves = UnitRoutes(base, group.number, group.units, block)
                     prepared = perf_counter()
                     moves.add(rows, total)
                     seconds["units"] += prepared - started

@@ -28,11 +28,12 @@ from numpy.typing import NDArray
 import distnum
 from benchmarks.networks import NetworkLoss, backpropagation, kinks_within, propagated, shrunk_digits
 from benchmarks.timing import interleaved, paired_ratio, spread
-from distnum.blas import single_threaded_blas
-from distnum.networks import Network
-from distnum.objectives import BlackBox, Layout
-from distnum.propagation import Propagation
-from distnum.ray_pool import RayPool
+from distnum.common.machine import single_threaded_blas
+from distnum.differentiation.black_box import BlackBox
+from distnum.differentiation.parameters import ParamsLayout
+from distnum.networks.dense import Network
+from distnum.networks.propagation.objective import Propagation
+from distnum.workers.ray_pool.pool import RayPool
 
 __all__ = ["compare_rivals", "print_rivals"]
 
@@ -127,7 +128,7 @@ def _black_box(setting: _Setting) -> Iterator[Gradient]:
 @contextlib.contextmanager
 def _black_box_on_ray(setting: _Setting) -> Iterator[Gradient]:
     loss = setting.loss
-    layout, params = Layout.of(setting.params)
+    layout, params = ParamsLayout.of(setting.params)
     objective = BlackBox(lambda params, batch: loss(params), layout, params.size, "central", H)
     with RayPool(objective, _no_batch, N_PROCESSES) as pool:
 

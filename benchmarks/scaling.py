@@ -16,13 +16,14 @@ import numpy as np
 from numba import njit
 
 from benchmarks.timing import interleaved, paired_ratio, spread
-from distnum.blas import single_threaded_blas
-from distnum.data import batch_at, load_data
-from distnum.networks import Network
-from distnum.objectives import whole_gradient
-from distnum.propagation import Propagation
-from distnum.ray_pool import RayPool
-from distnum.ray_session import ray_session
+from distnum.common.machine import single_threaded_blas
+from distnum.datasets.dataset import batch_at
+from distnum.datasets.readers import load_data
+from distnum.networks.dense import Network
+from distnum.networks.propagation.objective import Propagation
+from distnum.workers.ray_pool.pool import RayPool
+from distnum.workers.ray_pool.session import ray_session
+from distnum.workers.work import whole_gradient
 
 SETTINGS = [
     ((784, 500, 10), 1000, "relu"),

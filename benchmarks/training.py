@@ -138,8 +138,8 @@ def _run_pgpe(limit_s: float, seed: int) -> None:
     import torch
     from evotorch.algorithms.functional import pgpe, pgpe_ask, pgpe_tell
 
-    from distnum.data import load_data
-    from distnum.networks import Network
+    from distnum.datasets.readers import load_data
+    from distnum.networks.dense import Network
 
     dataset, network = load_data(), Network((784, 50, 10))
     (x, y), (x_test, y_test) = (

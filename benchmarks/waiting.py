@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import distnum
-from distnum.experiments import ScalingResult
-from distnum.plan import balance, even_tiles, make_shards
-from distnum.scaling_fit import Network, fit_model
-from distnum.simulation import System, simulate
+from distnum.scaling.fit import fit_model
+from distnum.scaling.model import Network
+from distnum.scaling.result import ScalingResult
+from distnum.scaling.simulation import System, simulate
+from distnum.workers.tiles import balance, even_tiles, make_shards
 
 WAIT_S = 0.02
 WORKERS = (1, 2, 4, 8, 16, 32)

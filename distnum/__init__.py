@@ -9,46 +9,46 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from distnum.common.version import __version__
 
 _HOMES = {
-    "Activation": "activations",
-    "Config": "config",
-    "Dataset": "data",
-    "InputError": "errors",
-    "Network": "networks",
-    "ScalingResult": "experiments",
-    "TrainResult": "training",
-    "TrainingError": "errors",
-    "TwoLayerNet": "two_layer_net",
-    "check_gradient": "differentiate",
-    "gradient": "differentiate",
-    "load": "models",
-    "load_data": "data",
-    "scale": "experiments",
-    "steps": "training",
-    "train": "training",
+    "Activation": "networks.activations",
+    "Config": "training.config",
+    "Dataset": "datasets.dataset",
+    "InputError": "common.errors",
+    "Network": "networks.dense",
+    "ScalingResult": "scaling.result",
+    "TrainResult": "training.result",
+    "TrainingError": "common.errors",
+    "TwoLayerNet": "networks.two_layer_net",
+    "check_gradient": "differentiation.gradient",
+    "gradient": "differentiation.gradient",
+    "load": "networks.model",
+    "load_data": "datasets.readers",
+    "scale": "scaling.experiment",
+    "steps": "training.train",
+    "train": "training.train",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]
 
 if TYPE_CHECKING:
-    from distnum.activations import Activation as Activation
-    from distnum.config import Config as Config
-    from distnum.data import Dataset as Dataset
-    from distnum.data import load_data as load_data
-    from distnum.differentiate import check_gradient as check_gradient
-    from distnum.differentiate import gradient as gradient
-    from distnum.errors import InputError as InputError
-    from distnum.errors import TrainingError as TrainingError
-    from distnum.experiments import ScalingResult as ScalingResult
-    from distnum.experiments import scale as scale
-    from distnum.models import load as load
-    from distnum.networks import Network as Network
-    from distnum.training import TrainResult as TrainResult
-    from distnum.training import steps as steps
-    from distnum.training import train as train
-    from distnum.two_layer_net import TwoLayerNet as TwoLayerNet
+    from distnum.common.errors import InputError as InputError
+    from distnum.common.errors import TrainingError as TrainingError
+    from distnum.datasets.dataset import Dataset as Dataset
+    from distnum.datasets.readers import load_data as load_data
+    from distnum.differentiation.gradient import check_gradient as check_gradient
+    from distnum.differentiation.gradient import gradient as gradient
+    from distnum.networks.activations import Activation as Activation
+    from distnum.networks.dense import Network as Network
+    from distnum.networks.model import load as load
+    from distnum.networks.two_layer_net import TwoLayerNet as TwoLayerNet
+    from distnum.scaling.experiment import scale as scale
+    from distnum.scaling.result import ScalingResult as ScalingResult
+    from distnum.training.config import Config as Config
+    from distnum.training.result import TrainResult as TrainResult
+    from distnum.training.train import steps as steps
+    from distnum.training.train import train as train
 
 
 def __getattr__(name: str) -> Any:

@@ -15,11 +15,11 @@ def run() -> NoReturn:
     taken = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
     for number in taken:
         signal.signal(number, lambda number, frame: os._exit(130))
-    from distnum import cli
+    from distnum.cli import main
 
     for number, handler in taken.items():
         signal.signal(number, handler)
-    cli.run()
+    main.run()
 
 
 if __name__ == "__main__":

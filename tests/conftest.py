@@ -52,7 +52,7 @@ def way(request: pytest.FixtureRequest, ray_session: None, monkeypatch: pytest.M
         def session(*_: object) -> Iterator[tuple[Any, Path]]:
             yield ray, Path(folder)
 
-        monkeypatch.setattr("distnum.ray_pool.ray_session", session)
+        monkeypatch.setattr("distnum.workers.ray_pool.pool.ray_session", session)
         yield request.param
         # Of a worker that was still starting its socket may stay, until the session ends.
         assert all(file.is_socket() for file in Path(folder).iterdir())

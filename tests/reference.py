@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from distnum.networks import Network
+from distnum.networks.dense import Network
 
 Array = NDArray[np.floating]
 

@@ -19,15 +19,16 @@ import numpy as np
 from hypothesis import strategies as st
 
 import distnum
-from distnum.checkpoints import CheckpointError, State, checkpoint_bytes, read_checkpoint, sealed, unsealed
-from distnum.config import Config, read_toml, write_toml
-from distnum.data import load_data, read_idx
-from distnum.errors import InputError, TrainingError
-from distnum.models import load_model
-from distnum.packing import unpack
-from distnum.runs import RunFolder, config_of
-from distnum.scaling import Measurement
-from distnum.scaling_folder import ScalingFolder
+from distnum.cli.submit.transfer import unpack
+from distnum.common.errors import InputError, TrainingError
+from distnum.datasets.readers import load_data, read_idx
+from distnum.networks.model import load_model
+from distnum.scaling.folder import ScalingFolder
+from distnum.scaling.measurement import Measurement
+from distnum.storage.checkpoints import State, checkpoint_bytes, read_checkpoint
+from distnum.storage.files import CheckpointError, read_toml, sealed, unsealed, write_toml
+from distnum.storage.run_folder import RunFolder
+from distnum.training.config import Config, config_of
 
 MOST_BYTES = 2**30
 MOST_S = 10.0

@@ -1,0 +1,175 @@
+"""Data sets from files: IDX folders, ``.npz`` archives, URIs, and the digits in the package.
+
+Files are read without executing anything in them, and what a header says is checked
+against the file first.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+from tokenize import TokenError
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distnum.common.errors import InputError
+from distnum.datasets.dataset import Dataset
+from distnum.storage.remote import fetched
+from distnum.storage.uris import is_uri
+
+__all__ = ["UNREADABLE_ARRAY", "load_data", "read_idx", "why_unreadable"]
+
+EMBEDDED = "mnist-10k"
+_IDX_FILES = {
+    "x_train": "train-images-idx3-ubyte",
+    "y_train": "train-labels-idx1-ubyte",
+    "x_test": "t10k-images-idx3-ubyte",
+    "y_test": "t10k-labels-idx1-ubyte",
+}
+_IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+
+
+def load_data(source: str | Path | Dataset = EMBEDDED) -> Dataset:
+    """A data set by name or path.
+
+    Args:
+        source: ``"mnist-10k"`` (in the package), a folder of the four IDX files
+            (``train-images-idx3-ubyte`` and so on, gzipped or not), or an ``.npz`` with
+            ``x_train, y_train, x_test, y_test``; the path or the URI (``s3://...``) of one.
+
+    Raises:
+        InputError: there is no such thing, or it cannot be read.
+    """
+    if isinstance(source, Dataset):
+        return source
+    if source == EMBEDDED:
+        with resources.as_file(resources.files("distnum.datasets") / "mnist_10k") as folder:
+            return _load_idx_folder(folder, EMBEDDED)
+    if source == "":
+        raise InputError("data is ''; it must name a data set, a folder or a file.")
+    if isinstance(source, str) and is_uri(source):
+        with fetched(source, "data") as path:
+            return replace(load_data(path), name=source)
+    try:
+        path = Path(source).expanduser()
+        if path.is_dir():
+            return _load_idx_folder(path, str(path.resolve()))
+        if path.is_file():
+            return _load_npz(path, str(path.resolve()))
+        exists = path.exists()
+    except InputError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise InputError(f"data is {str(source)!r}, which cannot be read: {reason.rstrip('.')}.") from None
+    what = "neither a folder nor a file" if exists else "not found"
+    raise InputError(
+        f"data is {str(source)!r}, which is {what}; it must be {EMBEDDED}, a folder of the four IDX files, "
+        "or an .npz file."
+    )
+
+
+def _load_idx_folder(folder: Path, name: str) -> Dataset:
+    arrays = {}
+    for field, file_name in _IDX_FILES.items():
+        candidates = [folder / file_name, folder / f"{file_name}.gz"]
+        found = [path for path in candidates if path.is_file()]
+        if not found:
+            raise InputError(f"data: {name} has no {file_name} or {file_name}.gz; the folder must hold the four files.")
+        arrays[field] = read_idx(found[0], n_axes=3 if field.startswith("x") else 1)
+    return Dataset(**arrays, name=name)
+
+
+UNREADABLE_ARRAY = (
+    OSError,
+    ValueError,
+    TypeError,
+    EOFError,
+    BadZipFile,
+    zlib.error,
+    KeyError,
+    MemoryError,
+    RuntimeError,
+    SyntaxError,
+    TokenError,
+)
+"""What NumPy raises for files that are not arrays, or are damaged."""
+
+
+def why_unreadable(error: BaseException) -> str:
+    """The reason in NumPy's words, unless they advise to unpickle the file."""
+    text = str(error).strip()
+    return "" if not text or "pickle" in text else f": {text.splitlines()[0].rstrip('.')}"
+
+
+def read_idx(path: Path, n_axes: int | None = None) -> NDArray[np.generic]:
+    """The array in an IDX file (http://yann.lecun.com/exdb/mnist), gzipped if it ends in ``.gz``.
+
+    The sizes in the header are checked against what the file holds; no more than that is
+    ever read.
+
+    Raises:
+        InputError: the file is not such a file, is cut short, or has bytes left over.
+    """
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            head = file.read(4)
+            if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _IDX_TYPES or not 1 <= head[3] <= 4:
+                raise InputError(f"{path}: not an IDX file; it must begin with 0, 0, a type, and 1 to 4 axes.")
+            if n_axes is not None and head[3] != n_axes:
+                raise InputError(f"{path}: has {head[3]} axes; this file must have {n_axes}.")
+            axes = file.read(4 * head[3])
+            if len(axes) < 4 * head[3]:
+                raise InputError(f"{path}: ends within its header.")
+            shape = tuple(int(n) for n in np.frombuffer(axes, ">u4"))
+            if 0 in shape:
+                raise InputError(
+                    f"{path}: its header {shape} says that it is empty; there must be at least one example."
+                )
+            dtype = np.dtype(_IDX_TYPES[head[2]])
+            n_bytes = dtype.itemsize
+            for n in shape:
+                n_bytes *= n
+            content = _read_up_to(file, n_bytes + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: cannot be read: {error}.") from None
+    if len(content) != n_bytes:
+        found = "more" if len(content) > n_bytes else f"{len(content):,}"
+        raise InputError(f"{path}: its header {shape} promises {n_bytes:,} bytes, but it holds {found}.")
+    return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
+
+
+def _read_up_to(file: Any, n_bytes: int) -> bytes:
+    # In pieces: a header that promises terabytes must not make us ask for them.
+    pieces = []
+    while n_bytes > 0:
+        piece = file.read(min(n_bytes, 1 << 24))
+        if not piece:
+            break
+        pieces.append(piece)
+        n_bytes -= len(piece)
+    return b"".join(pieces)
+
+
+def _load_npz(path: Path, name: str) -> Dataset:
+    fields = ("x_train", "y_train", "x_test", "y_test")
+    try:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise InputError(f"data: {name} holds one array; it must be an .npz with {', '.join(fields)}.")
+            missing = [field for field in fields if field not in archive.files]
+            if missing:
+                raise InputError(f"data: {name} has no {', '.join(missing)}; it must hold {', '.join(fields)}.")
+            arrays = {field: archive[field] for field in fields}
+    except InputError:
+        raise
+    except UNREADABLE_ARRAY as error:
+        raise InputError(f"data: {name} cannot be read as an .npz of plain arrays{why_unreadable(error)}.") from None
+    return Dataset(**arrays, name=name)

@@ -1,0 +1,310 @@
+"""Activations: their values, their exact changes, and where they are straight lines.
+
+Difference propagation asks three things of an activation ``f``:
+
+- ``value(a)``: ``f(a)``.
+- ``change(a, d)``: ``f(a + d) - f(a)``, formed without subtracting two nearly equal
+  numbers wherever ``f`` has an identity for it.
+- ``kink_distance(a)``: how far ``a`` can move either way while ``f`` stays the straight
+  line of slope ``slope(a)``. Within that distance a change passes through ``f`` exactly
+  in proportion. A smooth curve has distance 0, a straight line has distance infinity,
+  and a step function is a straight line of slope 0 between its jumps.
+
+All of them are elementwise and keep the dtype of ``a``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from distnum.common.arrays import Array
+from distnum.common.errors import InputError
+from distnum.networks.smooth import (
+    own_constants,
+    sigmoid,
+    sigmoid_change,
+    sigmoid_constants,
+    sigmoid_taylor,
+    softplus,
+    softplus_change,
+    softplus_constants,
+    softplus_taylor,
+    tanh_change,
+    tanh_constants,
+    tanh_taylor,
+)
+
+__all__ = ["ACTIVATIONS", "CUSTOM", "Activation", "Move", "get_activation"]
+
+
+def _curved(a: Array) -> Array:
+    """Zeros: no straight line, or a flat one."""
+    return np.zeros_like(a)
+
+
+@dataclass(frozen=True)
+class Move:
+    """How a compiled loop computes ``change`` for a unit.
+
+    Attributes:
+        kind: a name in ``kernels.KINDS``, or a scalar function of a number that Numba compiles.
+        constants: gives two numbers for each pre-activation ``a``, from which, and from the
+            shift, the loop computes the change; see ``kernels.py``.
+        largest: the longest shift for which its formula holds.
+    """
+
+    kind: str | Callable[[float], float]
+    constants: Callable[[Array], tuple[Array, Array]]
+    largest: float = float("inf")
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An elementwise function, as difference propagation needs it.
+
+    Attributes:
+        name: what users call it.
+        value: ``f(a)``.
+        change: ``f(a + d) - f(a)``; ``a`` and ``d`` broadcast against each other.
+        slope: the slope of the straight line through ``a`` (any finite number where
+            ``kink_distance`` is zero).
+        kink_distance: how far from ``a`` that line goes, both ways; it is not reached.
+        monotone: whether ``f`` never falls; the largest change within a radius is then
+            at its ends.
+        steepest: no slope of ``f`` is larger, by size; infinite where it jumps.
+        move: ``change`` for compiled loops; None leaves it to NumPy.
+        taylor: gives the first ``n`` coefficients of the Taylor series at each ``a`` after the constant one, shape
+            ``(n, *a.shape)``; None where there is no series, or it is not known.
+    """
+
+    name: str
+    value: Callable[[Array], Array]
+    change: Callable[[Array, Array], Array]
+    slope: Callable[[Array], Array] = _curved
+    kink_distance: Callable[[Array], Array] = _curved
+    monotone: bool = True
+    steepest: float = float("inf")
+    move: Move | None = None
+    taylor: Callable[[Array, int], Array] | None = None
+
+    @property
+    def jumps(self) -> bool:
+        """Whether ``f`` is flat wherever it is a straight line."""
+        return self.piecewise_linear and self.slope is _curved
+
+    @property
+    def piecewise_linear(self) -> bool:
+        """Whether ``f`` has straight pieces at all."""
+        return self.kink_distance is not _curved
+
+    @classmethod
+    def from_scalar_function(cls, f: Callable[[float], float], name: str | None = None) -> Activation:
+        """An activation from a Python function of one number that Numba can compile; nothing is known about it.
+
+        Args:
+            f: must give a number for every number, and the same one each time.
+            name: for people; by default the function's.
+
+        Raises:
+            InputError: Numba cannot compile it.
+
+        >>> signed_square = Activation.from_scalar_function(lambda a: a * abs(a), "signed_square")
+        >>> signed_square.value(np.array([-3.0, 2.0]))
+        array([-9.,  4.])
+        """
+        from numba import njit, vectorize
+        from numba.core.errors import NumbaError
+
+        compiled = vectorize(nopython=True)(f)
+        try:
+            compiled(np.zeros(1))
+        except (NumbaError, TypeError, NotImplementedError) as error:
+            raise InputError(
+                f"activation {name or f.__name__!r} is not a function of one number that Numba can compile: "
+                f"{str(error).strip().splitlines()[0]}. Activation.from_function takes NumPy functions of arrays."
+            ) from None
+        made = cls.from_function(compiled, name or f.__name__)
+        return replace(made, move=Move(njit(nogil=True)(f), own_constants))
+
+    @classmethod
+    def from_function(cls, value: Callable[[Array], Array], name: str | None = None) -> Activation:
+        """An activation from any vectorised NumPy function. Every change is evaluated by it, which is slow.
+
+        Args:
+            value: elementwise; takes arrays of any shape and keeps their dtype.
+            name: for people; by default the function's.
+
+        >>> Activation.from_function(np.sin).value(np.zeros(2))
+        array([0., 0.])
+        """
+
+        def change(a: Array, d: Array) -> Array:
+            return value(a + d) - value(a)
+
+        return cls(CUSTOM + (name or value.__name__), value, change, monotone=False)
+
+
+def _identity(a: Array) -> Array:
+    return a
+
+
+def _identity_change(a: Array, d: Array) -> Array:
+    return np.broadcast_to(d, np.broadcast_shapes(a.shape, d.shape)).copy()
+
+
+def _infinite(a: Array) -> Array:
+    return np.full_like(a, np.inf)
+
+
+def _relu(a: Array) -> Array:
+    return np.maximum(a, 0)
+
+
+def _relu_change(a: Array, d: Array) -> Array:
+    # Above zero the change is d, but no further down than -a; below it, a + d if positive.
+    return np.maximum(d + np.minimum(a, 0), -np.maximum(a, 0))
+
+
+def _is_positive(a: Array) -> Array:
+    return (a > 0).astype(a.dtype)
+
+
+def _step_change(a: Array, d: Array) -> Array:
+    return _is_positive(a + d) - _is_positive(a)
+
+
+def _sign_change(a: Array, d: Array) -> Array:
+    return np.sign(a + d) - np.sign(a)
+
+
+def _leaky_relu(alpha: float) -> Activation:
+    if not 0 <= alpha <= 1:
+        raise InputError(f"activation is 'leaky_relu:{alpha:g}'; its slope below zero must be between 0 and 1.")
+
+    def value(a: Array) -> Array:
+        return np.where(a > 0, a, a.dtype.type(alpha) * a)
+
+    def change(a: Array, d: Array) -> Array:
+        # f is the line of slope alpha plus a ReLU of slope 1 - alpha.
+        return a.dtype.type(alpha) * d + a.dtype.type(1 - alpha) * _relu_change(a, d)
+
+    def slope(a: Array) -> Array:
+        return np.where(a > 0, a.dtype.type(1), a.dtype.type(alpha))
+
+    def constants(a: Array) -> tuple[Array, Array]:
+        return a, np.full_like(a, alpha)
+
+    return Activation(f"leaky_relu:{alpha:g}", value, change, slope, np.abs, steepest=1.0, move=Move("relu", constants))
+
+
+def _quantize(n_levels: float) -> Activation:
+    if not 2 <= n_levels <= 65536 or n_levels != int(n_levels):
+        raise InputError(f"activation is 'quantize:{n_levels:g}'; its levels must be a whole number from 2 to 65536.")
+    top = int(n_levels) - 1
+
+    def level(a: Array) -> Array:
+        return np.clip(np.floor(a * top + a.dtype.type(0.5)), 0, top)
+
+    def value(a: Array) -> Array:
+        return level(a) / a.dtype.type(top)
+
+    def change(a: Array, d: Array) -> Array:
+        return (level(a + d) - level(a)) / a.dtype.type(top)
+
+    def kink_distance(a: Array) -> Array:
+        # The jumps are at (k + 1/2) / top for k = 0 ... top - 1.
+        nearest = np.clip(np.rint(a * top - a.dtype.type(0.5)), 0, top - 1)
+        return np.abs(a - (nearest + a.dtype.type(0.5)) / a.dtype.type(top))
+
+    def constants(a: Array) -> tuple[Array, Array]:
+        return a, np.full_like(a, top)
+
+    move = Move("quantize", constants)
+    return Activation(f"quantize:{int(n_levels)}", value, change, _curved, kink_distance, move=move)
+
+
+def _smooth(
+    name: str,
+    value: Callable[[Array], Array],
+    small_change: Callable[[Array, Array], Array],
+    constants: Callable[[Array], tuple[Array, Array]],
+    steepest: float,
+    taylor: Callable[[Array, int], Array],
+) -> Activation:
+    """An activation whose identity serves changes up to one; beyond, subtracting is exact enough."""
+
+    def change(a: Array, d: Array) -> Array:
+        large = np.abs(d) > 1
+        if not large.any():
+            return small_change(a, d)
+        return np.where(large, value(a + d) - value(a), small_change(a, np.where(large, d.dtype.type(0), d)))
+
+    move = Move(name, constants, largest=1.0)
+    return Activation(name, value, change, steepest=steepest, move=move, taylor=taylor)
+
+
+PLAIN = {
+    activation.name: activation
+    for activation in (
+        Activation("relu", _relu, _relu_change, _is_positive, np.abs, steepest=1.0, move=Move("relu", own_constants)),
+        _smooth("tanh", np.tanh, tanh_change, tanh_constants, 1.0, tanh_taylor),
+        _smooth("sigmoid", sigmoid, sigmoid_change, sigmoid_constants, 0.25, sigmoid_taylor),
+        _smooth("softplus", softplus, softplus_change, softplus_constants, 1.0, softplus_taylor),
+        Activation("identity", _identity, _identity_change, np.ones_like, _infinite, steepest=1.0),
+        Activation("step", _is_positive, _step_change, _curved, np.abs, move=Move("step", own_constants)),
+        Activation("sign", np.sign, _sign_change, _curved, np.abs, move=Move("sign", own_constants)),
+    )
+}
+FAMILIES: dict[str, tuple[Callable[[float], Activation], float]] = {
+    "leaky_relu": (_leaky_relu, 0.01),
+    "quantize": (_quantize, 4),
+}
+
+CUSTOM = "custom:"
+"""What the names of activations that the user has made begin with."""
+ACTIVATIONS = (
+    "relu",
+    "leaky_relu[:SLOPE]",
+    "tanh",
+    "sigmoid",
+    "softplus",
+    "identity",
+    "step",
+    "sign",
+    "quantize[:LEVELS]",
+)
+
+
+def get_activation(name: str | Activation) -> Activation:
+    """The activation of that name; ``leaky_relu:0.2`` and ``quantize:8`` take a number.
+
+    Raises:
+        InputError: no activation has that name, or its number is out of range.
+    """
+    if isinstance(name, Activation):
+        return name
+    if isinstance(name, str):
+        if name.startswith(CUSTOM):
+            raise InputError(
+                f"activation is {name!r}, a function of the user's; only Python can give it: distnum.train("
+                "activation=..., out=..., resume=True) continues a run, distnum.load(DIR, activation=...) reads it."
+            )
+        plain, _, number = name.partition(":")
+        if name in PLAIN:
+            return PLAIN[name]
+        if plain in FAMILIES and (number or name == plain):
+            make, default = FAMILIES[plain]
+            try:
+                parameter = float(number) if number else default
+            except ValueError:
+                raise InputError(f"activation is {name!r}; after the colon must stand a number.") from None
+            return make(parameter)
+    if callable(name):
+        raise InputError(
+            f"activation is a function, {name!r:.60}; make it one with Activation.from_scalar_function, if Numba can "
+            "compile it, or Activation.from_function."
+        )
+    raise InputError(f"activation is {name!r}; it must be one of {', '.join(ACTIVATIONS)}.")

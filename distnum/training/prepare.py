@@ -1,0 +1,200 @@
+"""The job that a configuration, or the arguments of ``train``, describe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from distnum.common.arrays import Array
+from distnum.common.errors import InputError
+from distnum.datasets.dataset import Dataset, arrays_sha256, batch_at, batch_of_rows
+from distnum.datasets.readers import load_data
+from distnum.differentiation.black_box import BlackBox, LossFunction, check_takes
+from distnum.differentiation.parameters import Params, ParamsLayout
+from distnum.networks.activations import Activation
+from distnum.networks.dense import Network
+from distnum.networks.propagation.objective import Propagation
+from distnum.storage.checkpoints import State, frozen
+from distnum.training.config import Config
+from distnum.training.job import NETWORK_FIELDS, Job, log, optimizer_of
+from distnum.workers.work import Objective
+
+__all__ = ["black_box_job", "network_job", "prepare"]
+
+
+# A shorter step finds few jumps of an activation that is flat between them.
+_SMALL_FOR_JUMPS = 0.01
+
+
+def network_job(config: Config, dataset: Dataset | None = None, activation: Activation | None = None) -> Job:
+    """Training a network on a data set, with an activation: those given, or those that the configuration names.
+
+    Raises:
+        InputError: the data cannot be read, or does not fit the configuration.
+    """
+    if dataset is None:
+        dataset = load_data(config.data)
+    config = replace(config, data=dataset.name)
+    for field in ("x_train", "x_test"):
+        x = getattr(dataset, field)
+        if x.dtype.kind == "f" and np.abs(x).max() > np.finfo(config.dtype).max:
+            raise InputError(f"{dataset.name}: {field} holds {np.abs(x).max():g}, which {config.dtype} cannot hold.")
+    n_train = len(dataset.x_train)
+    if config.batch_size > n_train:
+        raise InputError(
+            f"batch_size is {config.batch_size:,}, but {dataset.name} has {n_train:,} training examples; "
+            "it must not be more."
+        )
+    if config.loss == "cross_entropy" and not dataset.has_labels:
+        raise InputError(
+            f"loss is 'cross_entropy', but the targets of {dataset.name} are real numbers; "
+            "it must be mean_squared_error for them."
+        )
+    network = Network(
+        (dataset.n_inputs, *config.hidden, dataset.n_outputs),
+        activation=activation if activation is not None else config.activation,
+        loss=config.loss,
+    )
+    _check_memory(network, config)
+    if network.activation.jumps and config.step_size < _SMALL_FOR_JUMPS:
+        log.warning(
+            f"activation {network.activation.name} is flat but for its jumps, and with h = {config.step_size:g} hardly "
+            "any unit is moved over one; a step near 0.1 sees more of the loss."
+        )
+    params = network.initial_params(config.seed, config.init, config.init_std, config.dtype)
+    objective: Objective
+    if config.method == "propagate":
+        objective = Propagation(network, config.scheme, config.step_size)
+    else:
+        layout = ParamsLayout((), ((network.n_params,),))
+        objective = BlackBox(
+            network.loss, layout, network.n_params, config.scheme, config.step_size, network.param_name
+        )
+    return Job(
+        config=config,
+        objective=objective,
+        batch_at=partial(batch_at, dataset, config.seed, config.batch_size, config.dtype),
+        initial=_initial_state(config, params),
+        network=network,
+        dataset=dataset,
+        data_sha256=dataset.sha256,
+    )
+
+
+def _check_memory(network: Network, config: Config) -> None:
+    """Refuse a network that this machine cannot hold, before it tries."""
+    import psutil
+
+    # Parameters, gradient, update and what the optimiser keeps; and the confusion matrix.
+    n_bytes = 6 * 8 * network.n_params + 8 * network.n_outputs**2
+    available = psutil.virtual_memory().available
+    if n_bytes > available:
+        raise InputError(
+            f"hidden is {','.join(map(str, config.hidden)) or 'none'}, which makes a network {network} of "
+            f"{network.n_params:,} parameters; it needs {n_bytes / 2**30:,.1f} GiB, and "
+            f"{available / 2**30:,.1f} are free."
+        )
+
+
+def black_box_job(loss: LossFunction, params: Params, data: Any, config: Config) -> Job:
+    """Training any callable ``loss(params, batch)``.
+
+    Args:
+        loss: what to make small.
+        params: where to begin: an array or a dict of arrays, float32 or float64.
+        data: an array or a tuple of arrays of one length (a batch is ``batch_size`` random
+            rows of each), a ``Dataset`` (a batch is ``(x, y)``), a function from the step,
+            counted from 1, to its batch, or None (the batch is None).
+        config: the fields about networks do not matter.
+    """
+    layout, flat = ParamsLayout.of(params)
+    check_takes(loss, "loss", ("params", "batch"))
+    config = replace(config, dtype=str(flat.dtype))
+    h = None if config.h == "auto" else float(config.h)
+    return Job(
+        config=config,
+        objective=BlackBox(loss, layout, flat.size, config.scheme, h),
+        batch_at=_batches(data, config),
+        initial=_initial_state(config, flat),
+        layout=layout,
+        data_sha256=_data_sha256(data),
+    )
+
+
+def _batches(data: Any, config: Config) -> Callable[[int], Any]:
+    if data is None:
+        return _no_batch
+    if isinstance(data, Dataset):
+        n_rows = len(data.x_train)
+        source: Callable[[int], Any] = partial(batch_at, data, config.seed, config.batch_size, config.dtype)
+    elif callable(data):
+        return cast("Callable[[int], Any]", data)
+    elif isinstance(data, (str, Path)):
+        raise InputError(f"data is {str(data)!r}; for a loss function it must be arrays, or distnum.load_data of it.")
+    else:
+        arrays = tuple(np.asarray(one) for one in data) if isinstance(data, (tuple, list)) else np.asarray(data)
+        lengths = {len(one) if one.ndim else 0 for one in (arrays if isinstance(arrays, tuple) else (arrays,))}
+        if len(lengths) != 1 or 0 in lengths:
+            raise InputError(
+                f"data is {type(data).__name__} with {sorted(lengths)} rows; it must be one array or several, with the "
+                "same number of rows, at least 1."
+            )
+        n_rows = lengths.pop()
+        source = partial(batch_of_rows, arrays, config.seed, config.batch_size)
+    if config.batch_size > n_rows:
+        raise InputError(f"batch_size is {config.batch_size:,}, but data has {n_rows:,} rows; it must not be more.")
+    return source
+
+
+def _data_sha256(data: Any) -> str | None:
+    if data is None or callable(data):
+        return None
+    if isinstance(data, Dataset):
+        return data.sha256
+    return arrays_sha256(*(data if isinstance(data, (tuple, list)) else (data,)))
+
+
+def _no_batch(step: int) -> None:
+    return None
+
+
+def _initial_state(config: Config, params: Array) -> State:
+    return State(0, frozen(params), optimizer_of(config).initial_state(params))
+
+
+def prepare(
+    loss: str | LossFunction | None, params: Params | None, data: Any, config: Config | None, options: Mapping[str, Any]
+) -> Job:
+    """The job that the arguments of ``train`` and ``steps`` describe."""
+    base = config if config is not None else Config()
+    if callable(loss):
+        if params is None:
+            raise InputError("params is missing; a loss function needs the parameters to begin with.")
+        for name in sorted(NETWORK_FIELDS & set(options)):
+            raise InputError(f"{name} is {options[name]!r}, but a loss function is no network; leave it out.")
+        if config is None:
+            base = replace(base, h="auto")
+        return black_box_job(loss, params, data, base.with_changes(options))
+    if loss is not None and not isinstance(loss, str):
+        raise InputError(f"loss is {loss!r:.60}; it must be a function, or the name of a network's loss.")
+    if params is not None:
+        raise InputError("params is given without a loss function; a network makes its own parameters from the seed.")
+    if loss is not None:
+        options = {**options, "loss": loss}
+    if isinstance(data, tuple):
+        if len(data) != 4:
+            raise InputError(f"data is a tuple of {len(data)}; it must be (x_train, y_train, x_test, y_test).")
+        x_train, y_train, x_test, y_test = (np.asarray(array) for array in data)
+        data = Dataset(x_train, y_train, x_test, y_test)
+    activation = options.get("activation")
+    given = activation if isinstance(activation, Activation) else None
+    if isinstance(data, Dataset):
+        return network_job(base.with_changes(options), data, given)
+    if data is not None:
+        options = {**options, "data": data}
+    return network_job(base.with_changes(options), activation=given)

@@ -1,0 +1,115 @@
+"""What a run is continued with: the job that it was begun with, and the state to go on from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from distnum.common.errors import InputError
+from distnum.differentiation.black_box import LossFunction
+from distnum.differentiation.parameters import Params
+from distnum.storage.checkpoints import State, frozen
+from distnum.storage.run_folder import RunFolder
+from distnum.training.config import Config, config_of
+from distnum.training.job import Job
+from distnum.training.prepare import prepare
+
+__all__ = ["planned_state", "resumed_job"]
+
+log = logging.getLogger("distnum")
+
+
+def resumed_job(
+    run: RunFolder,
+    loss: str | LossFunction | None,
+    params: Params | None,
+    data: Any,
+    config: Config | None,
+    options: Mapping[str, Any],
+) -> tuple[Job, State, dict[str, Any] | None]:
+    """The job and the state to continue with, and the values of a configuration that has changed."""
+    values = run.config_values()
+    of_python = values.pop("objective", None) == "python"
+    if of_python and not callable(loss):
+        raise InputError(
+            f"run {run.name!r} trains a Python function; continue it from Python, with "
+            "distnum.train(loss, params, ..., out=..., resume=True)."
+        )
+    if callable(loss) and not of_python:
+        raise InputError(f"run {run.name!r} trains a network; leave the loss function out.")
+    if config is None:
+        config = config_of(values, str(run.config_file))
+    if not of_python and data is None and config.data == "arrays":
+        raise InputError(
+            f"run {run.name!r} was trained on arrays from Python; continue it from there, with "
+            "distnum.train(data=..., out=..., resume=True)."
+        )
+    if str(options.get("workers")) == "0" and "address" not in options:
+        options = {**options, "address": None}  # the run's own is of no use here
+    job = prepare(loss, params, data, config, options)
+    found = run.latest_checkpoint()
+    if found is None:
+        # Else it was stopped before its first checkpoint, which is written until the second is due.
+        if run.n_rows > 2 * job.config.checkpoint_every:
+            raise InputError(
+                f"run {run.name!r} has done {run.n_rows:,} steps, but no checkpoint is left in its folder "
+                "checkpoints; without one, it must be begun anew."
+            )
+        return job, job.initial, None
+    state, decided, notes = found
+    for note in notes:
+        log.warning(note)
+    if job.config.steps < state.step:
+        raise InputError(
+            f"steps is {job.config.steps}, but {run.name!r} has done {state.step} already; it must not be less."
+        )
+    _check_same_job(run, job, state, decided)
+    if state.params.shape != job.initial.params.shape:
+        raise InputError(
+            f"the checkpoint of {run.name!r} has {state.params.size:,} parameters, the run's configuration "
+            f"{job.initial.params.size:,}; they must be the same."
+        )
+    new_config = None
+    if job.config.steps != values.get("steps", job.config.steps):
+        # So that a later resume knows how far to go.
+        new_config = ({"objective": "python"} if of_python else {}) | values | {"steps": job.config.steps}
+    return job, replace(state, params=frozen(state.params)), new_config
+
+
+def _check_same_job(run: RunFolder, job: Job, state: State, decided: Mapping[str, Any]) -> None:
+    """Refuse to continue with what would have led to other parameters."""
+    where = f"{run.name!r} was trained with"
+    identity = job.identity()
+    may_differ = set() if job.config.schedule == "cosine" else {"steps"}
+    for name in sorted({*decided, *identity} - may_differ):
+        now, then = identity.get(name), decided.get(name)
+        if now == then:
+            continue
+        if name == "data_sha256":
+            raise InputError(
+                f"data {job.config.data} is not what it was: {where} other arrays up to step {state.step} "
+                f"(checksum {str(then)[:12]}..., now {str(now)[:12]}...); they must stay the same."
+            )
+        if name == "steps":
+            raise InputError(
+                f"steps is {now}, but the cosine schedule of {run.name!r} was laid out for {then}; "
+                "it must stay the same."
+            )
+        raise InputError(f"{name} is {now!r}, but {where} {then!r} up to step {state.step}; it must stay the same.")
+
+
+def planned_state(job: Job, run: RunFolder | None, state: State) -> State:
+    """The state of the last planned checkpoint up to a state: where to go back to."""
+    every = job.config.checkpoint_every
+    step = state.step // every * every
+    if step == state.step or job.config.on_nonfinite != "rollback":
+        return state
+    if step == 0:
+        return job.initial
+    found = run.checkpoint_at(step) if run is not None else None
+    if found is None:
+        log.warning(f"the checkpoint of step {step} is not there to go back to; step {state.step} takes its place.")
+        return state
+    return found

@@ -1,0 +1,129 @@
+"""Asking over sockets: what comes of a worker that stops in the middle, or goes."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import struct
+from collections.abc import Iterator
+from multiprocessing.connection import Connection, Listener
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pytest
+
+from distnum.workers.ray_pool import channel
+from distnum.workers.ray_pool.actor import Task
+from distnum.workers.ray_pool.channel import Channel, RayWorker
+
+
+class GetTimeoutError(Exception):
+    """Stands for Ray's."""
+
+
+class Ray:
+    """What ``Channel`` uses of Ray, for an actor of which Ray says nothing, or why it has ended."""
+
+    def __init__(self, end: Exception) -> None:
+        self.exceptions = self
+        self.GetTimeoutError = GetTimeoutError
+        self._end = end
+
+    def get(self, ref: object, timeout: float) -> Any:
+        raise self._end
+
+
+class Actor:
+    """An actor whose calls nobody answers."""
+
+    def __getattr__(self, name: str) -> Any:
+        return self
+
+    def remote(self) -> object:
+        return object()
+
+
+def task(n_tiles: int = 3) -> Task:
+    return Task(1, 1, np.arange(n_tiles), True, False, None, 1, None, 0.0)
+
+
+@pytest.fixture
+def listener(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
+    monkeypatch.chdir(tmp_path)  # whose own name may be too long
+    monkeypatch.setattr(channel, "_MESSAGE_TIMEOUT_S", 1)
+    with Listener("worker", "AF_UNIX") as made:
+        yield made
+
+
+def asked(listener: Listener, ray: Ray, n_tiles: int = 3) -> tuple[Channel, RayWorker, Connection]:
+    """A worker that has been asked, and its end of the line."""
+    worker = RayWorker(1, Actor(), None, address=str(listener.address))
+    of_driver = Channel(ray)
+    of_driver.ask(worker, task(n_tiles), None, 1.0)
+    return of_driver, worker, listener.accept()
+
+
+def test_a_task_goes_there_and_an_answer_comes_back(listener: Listener) -> None:
+    of_driver, worker, line = asked(listener, Ray(GetTimeoutError()))
+    assert pickle.loads(line.recv_bytes()).shard.tolist() == [0, 1, 2]
+    assert of_driver.answered([worker], 0) == []
+    line.send_bytes(b"found")
+    assert of_driver.answered([worker], 10) == [worker]
+    assert of_driver.answer(worker, 10) == b"found"
+
+
+def test_who_stops_in_the_middle_of_an_answer_is_not_waited_for(listener: Listener) -> None:
+    of_driver, worker, line = asked(listener, Ray(GetTimeoutError()))
+    with line:
+        os.write(line.fileno(), struct.pack("!i", 100) + b"half")
+        assert of_driver.answered([worker], 10) == [worker]
+        with pytest.raises(ConnectionError, match="connection is broken"):
+            of_driver.answer(worker, 60)
+
+
+def test_who_does_not_read_is_not_waited_for(listener: Listener) -> None:
+    began = perf_counter()
+    of_driver, worker, line = asked(listener, Ray(GetTimeoutError()), n_tiles=1_000_000)
+    with line:
+        assert of_driver.answered([worker], 60) == [worker]
+        with pytest.raises(ConnectionError, match="connection is broken"):
+            of_driver.answer(worker, 60)
+    assert perf_counter() - began < 30
+
+
+def test_ray_says_why_a_worker_is_gone(listener: Listener) -> None:
+    of_driver, worker, line = asked(listener, Ray(MemoryError("it has taken too much")))
+    line.close()
+    assert of_driver.answered([worker], 10) == [worker]
+    with pytest.raises(MemoryError, match="too much"):
+        of_driver.answer(worker, 10)
+    # It is asked again over another line, as its process may be there.
+    of_driver.ask(worker, task(), None, 1.0)
+    with listener.accept() as again:
+        assert pickle.loads(again.recv_bytes()).turn == 1
+
+
+def test_a_worker_that_is_gone_before_it_is_asked_is_noticed_when_its_answer_is_due(listener: Listener) -> None:
+    of_driver, worker, line = asked(listener, Ray(MemoryError("it has taken too much")))
+    line.close()
+    of_driver.ask(worker, task(), None, 1.0)
+    assert of_driver.answered([worker], 10) == [worker]
+    with pytest.raises(MemoryError):
+        of_driver.answer(worker, 10)
+
+
+def test_an_address_where_nobody_listens_leaves_calls(tmp_path: Path) -> None:
+    calls = []
+
+    class Called(Actor):
+        def remote(self, *arguments: object) -> object:
+            calls.append(arguments)
+            return "reference"
+
+    worker = RayWorker(1, Called(), None, address=str(tmp_path / "nobody"))
+    Channel(Ray(GetTimeoutError())).ask(worker, task(), None, 1.0)
+    assert worker.call is not None
+    assert worker.call.ref == "reference"
+    assert len(calls) == 1

@@ -1,0 +1,171 @@
+"""Pools: the same bits wherever slices are computed, through a worker's death too, and clear ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import distnum
+from distnum import InputError, TrainingError
+from distnum.differentiation.black_box import BlackBox
+from distnum.differentiation.parameters import ParamsLayout
+from distnum.storage.checkpoints import params_sha256
+from distnum.training.loop import run_steps
+from distnum.training.placement import open_pool
+from distnum.training.prepare import network_job, prepare
+from distnum.workers.ray_pool.pool import RayPool
+from distnum.workers.ray_pool.shared_memory import SharedVectors
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("way")]
+
+SMALL: dict[str, Any] = {"hidden": (8,), "steps": 4, "batch_size": 20}
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> str:
+    return distnum.train(**SMALL, workers=0).params_sha256
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 5])
+def test_bits_do_not_depend_on_the_workers(workers: int, undisturbed: str) -> None:
+    assert distnum.train(**SMALL, workers=workers).params_sha256 == undisturbed
+
+
+def test_bits_do_not_depend_on_workers_and_threads_together(undisturbed: str) -> None:
+    assert distnum.train(**SMALL, workers=2, threads_per_worker=2).params_sha256 == undisturbed
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"method": "naive", "hidden": (3,), "steps": 1, "batch_size": 5},
+        {"scheme": "central4", "dtype": "float32", "optimizer": "adam"},
+        {"scheme": "forward", "activation": "tanh", "hidden": (6, 5), "loss": "mean_squared_error"},
+        {"activation": "quantize:4", "h": 0.1, "hidden": (6, 6, 6)},
+    ],
+    ids=lambda options: "-".join(str(value) for value in options.values()),
+)
+def test_bits_of_other_settings(options: dict[str, Any]) -> None:
+    serial = distnum.train(**{**SMALL, **options}, workers=0)
+    assert distnum.train(**{**SMALL, **options}, workers=3).params_sha256 == serial.params_sha256
+
+
+def test_bits_of_the_main_job() -> None:
+    serial = distnum.train(steps=3, workers=0)
+    assert {distnum.train(steps=3, workers=k).params_sha256 for k in (1, 2, 5)} == {serial.params_sha256}
+
+
+def test_a_worker_that_is_killed_costs_nothing_but_time(undisturbed: str) -> None:
+    job = network_job(distnum.Config(**SMALL, workers=3))
+    with open_pool(job) as pool:
+        assert isinstance(pool, RayPool)
+        state = job.initial
+        for step in run_steps(job, pool, state):
+            state = step.state
+            if step.step in (1, 2):
+                os.kill(pool.worker_pids[0], signal.SIGKILL)
+    assert params_sha256(state.params) == undisturbed
+
+
+def test_a_worker_that_always_dies_is_not_restarted_for_ever(tmp_path: Path) -> None:
+    driver = os.getpid()
+
+    def fatal(params: np.ndarray, batch: Any) -> float:
+        if os.getpid() != driver:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 0.0
+
+    with pytest.raises(TrainingError, match=r"Workers were lost 4 times in step 1.*fewer workers"):
+        distnum.train(fatal, np.zeros(3), steps=2, workers=1)
+
+
+class SimulatorError(Exception):
+    """An error of the user's own."""
+
+
+@pytest.mark.parametrize("kind", [SimulatorError, EOFError, BrokenPipeError])
+def test_the_users_exception_comes_as_it_was_raised(kind: type[Exception]) -> None:
+    def broken(params: np.ndarray, batch: Any) -> float:
+        raise kind("no fuel")
+
+    with pytest.raises(kind, match="no fuel"):
+        distnum.train(broken, np.zeros(3), steps=2, workers=2)
+
+
+def test_workers_are_there_for_the_gradient_after_one_that_has_failed() -> None:
+    def sometimes(params: np.ndarray, step: int) -> float:
+        if step == 2:
+            raise SimulatorError("no fuel")
+        return float((params**2).sum())
+
+    layout, flat = ParamsLayout.of(np.arange(30.0), "params")
+    objective = BlackBox(sometimes, layout, flat.size, "central", None)
+    with RayPool(objective, lambda step: step, 2) as pool:
+        pids = pool.worker_pids
+        pool.plan(objective.expected_costs(None))
+        for step in (1, 2, 2, 3):
+            if step == 2:
+                with pytest.raises(SimulatorError, match="no fuel"):
+                    pool.gradient(step, flat.copy())
+            else:
+                np.testing.assert_allclose(pool.gradient(step, flat.copy()).grad, 2 * flat, atol=1e-6)
+        assert pool.worker_pids == pids
+
+
+def test_parameters_that_cannot_be_shared_any_more_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    layout, flat = ParamsLayout.of(np.arange(30.0), "params")
+    objective = BlackBox(lambda x, batch: float((x**2).sum()), layout, flat.size, "central", None)
+    with RayPool(objective, lambda step: None, 2) as pool:
+        for step in (1, 2, 3, 4):
+            if step == 3:
+                monkeypatch.setattr(SharedVectors, "create", lambda *_: None)  # the disk is full now
+                pool._make_files()
+            pool.plan(objective.expected_costs(None))
+            np.testing.assert_allclose(pool.gradient(step, flat.copy()).grad, 2 * flat, atol=1e-6)
+
+
+def test_a_loss_that_is_not_finite_is_named_from_a_worker_too() -> None:
+    with pytest.raises(TrainingError, match=r"The loss is nan where parameter x\[2\] \(index 2\) is moved"):
+        distnum.gradient(lambda x: float(np.sqrt(-x[2])) if x[2] else 0.0, np.zeros(4), workers=2)
+
+
+def test_gradient_on_workers_is_the_gradient() -> None:
+    x = np.linspace(-1, 1, 50)
+
+    def f(x: np.ndarray) -> float:
+        return float((x**4).sum())
+
+    np.testing.assert_array_equal(distnum.gradient(f, x, workers=3), distnum.gradient(f, x))
+
+
+def test_more_workers_than_parameters() -> None:
+    found = distnum.gradient(lambda x: float(x[0] * x[1]), np.array([2.0, 3.0]), workers=4)
+    np.testing.assert_allclose(found, [3, 2], rtol=1e-9)
+
+
+def test_too_many_workers_for_the_cluster() -> None:
+    with pytest.raises(InputError, match="workers is 50 and threads_per_worker is 2, but the Ray cluster has 8 CPUs"):
+        distnum.train(**SMALL, workers=50, threads_per_worker=2)
+
+
+def test_auto_chooses_workers_and_threads_that_pay() -> None:
+    job = prepare(None, None, None, None, SMALL)
+    with open_pool(job, gradient_s=1e-4) as pool:
+        assert pool.n_workers == 1
+    with open_pool(job, gradient_s=10.0) as pool:
+        assert pool.n_workers * pool.n_threads == 8
+    one_thread = prepare(None, None, None, None, {**SMALL, "threads_per_worker": 1})
+    with open_pool(one_thread, gradient_s=10.0) as pool:
+        assert (pool.n_workers, pool.n_threads) == (8, 1)
+
+
+def test_an_activation_of_the_users_own_goes_to_the_workers() -> None:
+    for make in (distnum.Activation.from_scalar_function, distnum.Activation.from_function):
+        activation = make(lambda a: a / (1 + a * a), "bump")
+        serial = distnum.train(**SMALL, activation=activation, workers=0)
+        assert distnum.train(**SMALL, activation=activation, workers=2).params_sha256 == serial.params_sha256
