@@ -1,4 +1,4 @@
-"""What a value may be: whole and real numbers within limits, words, and values checked against such a kind."""
+"""Checks of values: numbers within limits, words, and errors that name the field, the value and what is allowed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,18 @@ import numpy as np
 
 from distnum.common.errors import InputError
 
-__all__ = ["Check", "as_int", "checked", "choice", "either", "optional", "real", "whole"]
+__all__ = ["Check", "as_int", "checked", "choice", "either", "host_and_port", "optional", "real", "whole"]
 
 
 @dataclass(frozen=True)
 class Check:
-    """What a field may be: ``convert`` gives the value, from text too, or raises."""
+    """A check of a field's value.
+
+    Attributes:
+        allowed: The allowed values, in words that follow "it must be".
+        convert: Returns the value in its type, also from text; raises ``ValueError``, ``TypeError`` or
+            ``OverflowError`` if it is not allowed.
+    """
 
     allowed: str
     convert: Callable[[Any], Any]
@@ -27,13 +33,13 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORE
 
 
 def as_int(value: Any) -> int:
-    """A whole number, from text too.
+    """Return a whole number, also from text or a float such as ``2.0``.
 
     Raises:
-        ValueError, TypeError, OverflowError: it is none.
+        ValueError, TypeError, OverflowError: The value is no whole number.
     """
     if isinstance(value, str):
-        if not re.fullmatch(r"[+-]?\d+", value, re.ASCII):  # int() also takes ' 1_0 '
+        if not re.fullmatch(r"[+-]?\d+", value, re.ASCII):  # int() accepts ' 1_0 ' too
             raise ValueError
         return int(value)
     if isinstance(value, (bool, np.bool_)) or int(value) != value:
@@ -52,8 +58,20 @@ def _float(value: Any) -> float:
     return number
 
 
+def host_and_port(address: str) -> tuple[str, int] | None:
+    """Return the host and the port of an address such as ``head:6379`` or ``ray://head:10001``; None for other text.
+
+    >>> host_and_port("head:6379"), host_and_port("ray://[::1]:10001"), host_and_port("head")
+    (('head', 6379), ('::1', 10001), None)
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
+        return None
+    return host.strip("[]"), int(port)
+
+
 def whole(at_least: int, at_most: int | None = None) -> Check:
-    """Whole numbers within limits."""
+    """Return a check for whole numbers within limits."""
 
     def convert(value: Any) -> int:
         number = as_int(value)
@@ -66,7 +84,7 @@ def whole(at_least: int, at_most: int | None = None) -> Check:
 
 
 def real(above: float | None = None, at_least: float | None = None, at_most: float | None = None) -> Check:
-    """Finite numbers within limits."""
+    """Return a check for finite numbers within limits."""
 
     def convert(value: Any) -> float:
         number = _float(value)
@@ -81,13 +99,13 @@ def real(above: float | None = None, at_least: float | None = None, at_most: flo
     limits = [
         f"above {above:g}" if above is not None else "",
         f"of at least {at_least:g}" if at_least is not None else "",
+        f"and at most {at_most:g}" if at_most is not None else "",
     ]
-    limits.append(f"and at most {at_most:g}" if at_most is not None else "")
-    return Check(" ".join(["a finite number", *[limit for limit in limits if limit]]), convert)
+    return Check(" ".join(["a finite number", *filter(None, limits)]), convert)
 
 
 def choice(*names: str) -> Check:
-    """One of some words."""
+    """Return a check for one of these words."""
 
     def convert(value: Any) -> str:
         if value not in names:
@@ -97,28 +115,31 @@ def choice(*names: str) -> Check:
     return Check(f"one of {', '.join(names)}", convert)
 
 
-def either(word: str, kind: Check) -> Check:
-    """One word, or what ``kind`` allows."""
-    return Check(f"'{word}' or {kind.allowed}", lambda value: word if value == word else kind.convert(value))
+def either(word: str, check: Check) -> Check:
+    """Return a check for one word, or what another check allows."""
+    return Check(f"'{word}' or {check.allowed}", lambda value: word if value == word else check.convert(value))
 
 
-def optional(kind: Check) -> Check:
-    """None, or what ``kind`` allows."""
-    return Check(kind.allowed, lambda value: None if value is None else kind.convert(value))
+def optional(check: Check) -> Check:
+    """Return a check for None, or what another check allows."""
+    return Check(check.allowed, lambda value: None if value is None else check.convert(value))
 
 
-def checked(name: str, value: Any, kind: Check) -> Any:
-    """The value, converted.
+def checked(name: str, value: Any, check: Check) -> Any:
+    """Return the converted value of a field.
 
     Raises:
-        InputError: it is not allowed; the message names it, the field, and what is.
+        InputError: The value is not allowed. The message names the field, the value, and what is allowed.
+
+    >>> checked("steps", "12", whole(1))
+    12
     """
     try:
-        return kind.convert(value)
+        return check.convert(value)
     except InputError:
         raise
     except (TypeError, ValueError, OverflowError):
-        raise InputError(f"{name} is {_shown(value)}; it must be {kind.allowed}.") from None
+        raise InputError(f"{name} is {_shown(value)}; it must be {check.allowed}.") from None
 
 
 def _shown(value: Any) -> str:

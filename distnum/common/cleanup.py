@@ -1,11 +1,11 @@
-"""Clears up after a Ray session whose driver was killed.
+"""A process that cleans up after a driver that was killed.
 
-Ray's servers die with the driver, but two agents of theirs wait a minute for a server that
-is gone, and its folder stays. This script, run beside the driver on Linux, waits until the
-driver closes its end of a pipe, as it does however it ends. Then it kills what is left of
-the session's processes, and removes the folder. They are known by a mark in their
-environment, looked for while they start: some write their title over it later. The script
-imports nothing of the project, so that it starts in milliseconds.
+When a driver is killed, Ray's servers end with it, but two of their agents wait a minute for a server, and the
+session's folder stays. This script runs beside the driver on Linux and waits until the driver closes its end of a pipe,
+which happens however it ends. Then it kills the session's remaining processes and removes the folder.
+
+The processes are known by a text in their environment. Some overwrite it with their title later, so the script looks
+for them while they start. It imports nothing of the project, so that it starts in milliseconds.
 """
 
 from __future__ import annotations
@@ -23,12 +23,20 @@ __all__ = ["start_cleanup"]
 
 _GRACE_S = 1.0
 
-# How often to look for processes: while Ray starts, and later.
-_STARTING_S, _QUICK_S, _SLOW_S = 15.0, 0.2, 5.0
+# Seconds after the start with frequent searches for processes, and the pauses between searches then and later.
+_STARTING_S, _SHORT_PAUSE_S, _LONG_PAUSE_S = 15.0, 0.2, 5.0
 
 
 def start_cleanup(mark: str, folder: str) -> subprocess.Popen[bytes] | None:
-    """Watch over the processes with this text in their environment; ``communicate`` ends the watch."""
+    """Start the cleanup process.
+
+    Args:
+        mark: Text in the environment of the processes to kill.
+        folder: The folder to remove.
+
+    Returns:
+        The process; its ``communicate`` starts the cleanup and waits for it. None on systems other than Linux.
+    """
     if not sys.platform.startswith("linux"):
         return None
     return subprocess.Popen(
@@ -37,7 +45,7 @@ def start_cleanup(mark: str, folder: str) -> subprocess.Popen[bytes] | None:
 
 
 def start_time(pid: int) -> str:
-    """When a running process began, in clock ticks since boot; empty if it has ended."""
+    """Return the start of a running process in clock ticks since boot; an empty string if it has ended."""
     with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
         state, *fields = file.read().rpartition(")")[2].split()
         return "" if state in "ZX" else fields[18]
@@ -45,45 +53,45 @@ def start_time(pid: int) -> str:
 
 
 def marked(mark: bytes) -> dict[int, str]:
-    """The processes that carry the mark: their ids and when they began."""
-    found = {}
+    """Return the ids and start times of the processes with this text in their environment."""
+    processes = {}
     for name in os.listdir("/proc"):
         if name.isdecimal():
-            # It has just ended, or is another user's.
+            # A process that has just ended, or of another user, cannot be read.
             with contextlib.suppress(OSError), open(f"/proc/{name}/environ", "rb") as file:
                 if mark in file.read():
-                    found[int(name)] = start_time(int(name))
-    return found
+                    processes[int(name)] = start_time(int(name))
+    return processes
 
 
 def watch(mark: bytes) -> dict[int, str]:
-    """Wait for the end of the driver; returns the marked processes that there have been."""
-    began = time.monotonic()
-    found: dict[int, str] = {}
+    """Wait for the end of the driver, and return the ids and start times of all marked processes seen until then."""
+    started = time.monotonic()
+    processes: dict[int, str] = {}
     while True:
-        pause_s = _QUICK_S if time.monotonic() < began + _STARTING_S else _SLOW_S
+        pause_s = _SHORT_PAUSE_S if time.monotonic() < started + _STARTING_S else _LONG_PAUSE_S
         ended = bool(select.select([sys.stdin], [], [], pause_s)[0])
-        found |= marked(mark)
+        processes |= marked(mark)
         if ended:
-            return found
+            return processes
 
 
 def main() -> None:
-    """Wait for the end of the driver, then clear up."""
+    """Wait for the end of the driver, then kill the marked processes and remove the folder."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     mark, folder = os.fsencode(sys.argv[1]), sys.argv[2]
-    found = watch(mark)
+    processes = watch(mark)
     deadline = time.monotonic() + _GRACE_S
-    while left := [pid for pid, began in found.items() if began and start_time(pid) == began]:
+    while left := [pid for pid, started in processes.items() if started and start_time(pid) == started]:
         if time.monotonic() > deadline:
             for pid in left:
                 with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
         time.sleep(0.02)
-        found |= marked(mark)
+        processes |= marked(mark)
     deadline = time.monotonic() + _GRACE_S
-    while os.path.exists(folder) and time.monotonic() < deadline:  # something may still have been put there
+    while os.path.exists(folder) and time.monotonic() < deadline:  # ending processes may still write there
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""The errors that a user can meet, and the exit code each one ends with."""
+"""The errors that users meet, and the exit code of each."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ __all__ = ["InputError", "NotFiniteError", "TrainingError"]
 
 
 class InputError(ValueError):
-    """Something given by the user cannot be used: a value, a file, an address.
+    """A value, file or address given by the user cannot be used.
 
-    The message names the value, the field, and what is allowed. The command line
-    prints it as one line and exits with code 2.
+    The message names the value, the field, and what is allowed. The command line prints it as one line and exits with
+    code 2.
     """
 
 
 class TrainingError(RuntimeError):
-    """Work that began could not be finished: a loss that is not finite, lost workers.
+    """Work that had started could not be finished, for example because its workers were lost.
 
     The command line prints the message as one line and exits with code 1.
     """

@@ -1,4 +1,4 @@
-"""What happens to a run beside its steps: workers that come and go, steps that are skipped, files not written."""
+"""Events of a run other than its steps: lost and new workers, skipped steps, files that cannot be written."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ log = logging.getLogger("distnum")
 
 @dataclass(frozen=True)
 class Event:
-    """One of them.
+    """One event of a run.
 
     Attributes:
         kind: ``worker_lost``, ``worker_joined``, ``step_skipped``, ``rolled_back``, ...
-        text: a sentence for people.
-        step: in which it happened; 0 before the first.
-        details: numbers and names that belong to it.
+        text: A sentence for the user.
+        step: The step in which it happened; 0 before the first.
+        details: More numbers and names.
     """
 
     kind: str
@@ -30,18 +30,19 @@ class Event:
     details: dict[str, Any] = field(default_factory=dict)
 
     def row(self) -> dict[str, Any]:
-        """As it stands in ``events.jsonl``."""
+        """Return the event as a row of ``events.jsonl``, with the present time."""
         time = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         return {"time": time, "step": self.step, "event": self.kind, "text": self.text} | self.details
 
 
 OnEvent = Callable[[Event], None]
+"""A function that is called with each event."""
 
-# What is as it should be.
+# Events without a fault.
 _EXPECTED = {"worker_joined", "resumed"}
 
 
 def log_event(event: Event) -> None:
-    """Say it: as a warning, or as a remark if it is as it should be; workers at the start are not worth a word."""
+    """Log the event: faults as warnings, other events at INFO, or at DEBUG before the first step."""
     level = logging.WARNING if event.kind not in _EXPECTED else logging.INFO if event.step else logging.DEBUG
     log.log(level, "step %s: %s", f"{event.step:,}", event.text)

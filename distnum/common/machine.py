@@ -1,4 +1,4 @@
-"""This machine: cores, versions, BLAS threads, the allocator; what a result depends on besides its configuration."""
+"""This machine: cores, versions, BLAS, the memory allocator. Results and timings depend on them."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ __all__ = [
 
 
 def version_facts() -> dict[str, str]:
-    """Versions that a result depends on."""
+    """Return the versions of distnum, Python and the packages that results depend on."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {"distnum": __version__, "python": platform.python_version(), "numpy": np.__version__}
+    versions = {"distnum": __version__, "python": platform.python_version(), "numpy": np.__version__}
     for package in ("numba", "ray"):
         with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
+            versions[package] = version(package)
+    return versions
 
 
 def machine_facts() -> dict[str, Any]:
-    """What the driver runs on."""
+    """Return the system, the processor and the BLAS library of this machine."""
     facts: dict[str, Any] = {"system": f"{platform.system()} {platform.machine()}", "cpus": os.cpu_count()}
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
         names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
@@ -50,16 +50,19 @@ def machine_facts() -> dict[str, Any]:
 
 
 def n_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def git_commit() -> str:
-    """Of the code that runs, if it runs from a checkout of its own, and whether it was changed since; else nothing."""
-    here = Path(__file__).resolve().parent
-    if not (here.parent / ".git").exists():
+    """Return ``git describe`` of the checkout that runs; an empty string if distnum runs from no checkout of its own.
+
+    Uncommitted changes add ``-dirty``.
+    """
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
         return ""
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty"]
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
@@ -74,32 +77,32 @@ def _controller() -> Any:
 
 
 def single_threaded_blas() -> AbstractContextManager[Any]:
-    """One thread for NumPy's matrix products: their rounding must not depend on the machine's cores."""
+    """Return a context in which BLAS uses one thread, so that rounding does not depend on the number of cores."""
     manager: AbstractContextManager[Any] = _controller().limit(limits=1, user_api="blas")
     return manager
 
 
 def blas_name() -> str:
-    """The library, its version and the processor it computes for, on which the rounding of products depends."""
+    """Return the BLAS library, its version and its target processor, on which the rounding of products depends."""
     libraries = _controller().select(user_api="blas").info()
     return ", ".join(
-        " ".join(str(one.get(key)) for key in ("internal_api", "version", "architecture") if one.get(key))
-        for one in libraries
+        " ".join(str(library.get(key)) for key in ("internal_api", "version", "architecture") if library.get(key))
+        for library in libraries
     )
 
 
-# Parameters of the GNU C library's allocator, mallopt(3), and what they are set to: arrays up to
-# the largest size that it allows come from the memory that is kept, of which so much may be free.
+# Parameters of the GNU C library's allocator, see mallopt(3). Arrays of up to _LARGE_BYTES, the largest value that it
+# allows, come from memory that stays allocated to the process while no more than _KEPT_BYTES of it are free.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES, _LARGE_BYTES = 256 * 2**20, 32 * 2**20
 
 
 @cache
 def keep_freed_memory() -> None:
-    """Keep what arrays have freed for the next ones, where the C library lets one choose.
+    """Keep the memory of freed arrays for later ones, where the C library offers it.
 
-    One gradient's arrays are as large as the next one's. By default they are given back to the
-    system after each, and got anew page by page, which takes a tenth of the time of a gradient.
+    The arrays of one gradient are as large as those of the next. By default their memory returns to the system and is
+    allocated again page by page, which takes a tenth of a gradient's time.
     """
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

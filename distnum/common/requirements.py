@@ -1,28 +1,34 @@
-"""Which packages distnum needs, and which of them a node lacks."""
+"""Check the installed packages of a node against distnum's requirements."""
 
 from __future__ import annotations
 
 __all__ = ["REQUIREMENTS", "unmet"]
 
 REQUIREMENTS = "DISTNUM_REQUIREMENTS"
+"""Environment variable that gives a cluster's nodes the requirements."""
 
 
 def unmet(requirements: list[str]) -> list[str]:
-    """What is missing here, or has a version that does not fit: one text each."""
+    """Return a text for each requirement whose package is missing or has another version.
+
+    Args:
+        requirements: Requirements in the form of PEP 508, such as ``"numpy>=1.26"``. Those whose marker does not hold
+            here are left out.
+    """
     from importlib.metadata import PackageNotFoundError, version
 
     from packaging.requirements import Requirement
 
-    found = []
+    problems = []
     for text in requirements:
-        wanted = Requirement(text)
-        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+        required = Requirement(text)
+        if required.marker is not None and not required.marker.evaluate({"extra": ""}):
             continue
         try:
-            there = version(wanted.name)
+            installed = version(required.name)
         except PackageNotFoundError:
-            found.append(f"{wanted.name} is missing ({wanted.name}{wanted.specifier} is needed)")
+            problems.append(f"{required.name} is missing ({required.name}{required.specifier} is needed)")
             continue
-        if not wanted.specifier.contains(there, prereleases=True):
-            found.append(f"{wanted.name} is {there} ({wanted.specifier} is needed)")
-    return found
+        if not required.specifier.contains(installed, prereleases=True):
+            problems.append(f"{required.name} is {installed} ({required.specifier} is needed)")
+    return problems

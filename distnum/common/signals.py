@@ -1,11 +1,16 @@
-"""The signals that ask a process to end."""
+"""Handlers of the signals that ask a process to end.
+
+Used by the start of the command line, which imports it before anything else: it must not import more than this.
+"""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 __all__ = ["handled_signals"]
 
@@ -14,15 +19,18 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if
 
 @contextmanager
 def handled_signals(handle: Callable[[int, Any], Any] = signal.default_int_handler) -> Iterator[None]:
-    """Handle the signals that ask a process to end, by default as ``KeyboardInterrupt``, for a while.
+    """Handle SIGINT, SIGTERM and SIGHUP in the ``with`` block.
 
-    One that is ignored (nohup) stays so.
+    A signal that is ignored (``nohup``) stays ignored.
+
+    Args:
+        handle: Called with the signal's number and the stack frame; by default it raises ``KeyboardInterrupt``.
     """
-    taken = {number: handler for number in _SIGNALS if (handler := signal.getsignal(number)) != signal.SIG_IGN}
-    for number in taken:
+    previous = {number: handler for number in _SIGNALS if (handler := signal.getsignal(number)) != signal.SIG_IGN}
+    for number in previous:
         signal.signal(number, handle)
     try:
         yield
     finally:
-        for number, handler in taken.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

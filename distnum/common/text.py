@@ -1,4 +1,4 @@
-"""Text for people and for files: durations, first lines of errors, JSON."""
+"""Text for users and files: durations, remarks, JSON, first lines of errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["duration", "first_line", "json_text", "print_remark"]
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people.
+    """Return a duration as short text.
 
     >>> duration(0.0134), duration(42.2), duration(4000)
     ('13 ms', '42 s', '1 h 7 min')
@@ -38,7 +38,7 @@ def print_remark(text: str) -> None:
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """JSON as the standard has it: a number that is not finite becomes null.
+    """Return standard JSON, in which numbers that are not finite become null.
 
     >>> json_text({"loss": float("nan")})
     '{"loss": null}'
@@ -48,13 +48,17 @@ def json_text(value: Any, indent: int | None = None) -> str:
 
 def _finite_or_none(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {name: _finite_or_none(one) for name, one in value.items()}
+        return {name: _finite_or_none(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite_or_none(one) for one in value]
+        return [_finite_or_none(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message without its final period, or the error's type if the message is empty."""
+    """Return the first line of an error's message without its final period; the error's type if there is no message.
+
+    >>> first_line(OSError("No route to host.")), first_line(TimeoutError())
+    ('No route to host', 'TimeoutError')
+    """
     lines = str(error).strip().splitlines()
     return lines[0].strip().rstrip(".") if lines else type(error).__name__

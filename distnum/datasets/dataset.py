@@ -1,9 +1,4 @@
-"""Data sets, and the batch of every step.
-
-A data set is four arrays. It comes with the package (``mnist-10k``), from a folder of the
-four standard IDX files, from an ``.npz``, or from arrays in Python. Files are read without
-executing anything in them, and what a header says is checked against the file first.
-"""
+"""Data sets of four arrays, their checks, and the batch of each step."""
 
 from __future__ import annotations
 
@@ -24,7 +19,12 @@ _LARGEST_LABEL = 65535
 
 
 class Batch(NamedTuple):
-    """Some examples: ``x`` of shape ``(n, n_inputs)`` and their targets ``y``."""
+    """Examples and their targets.
+
+    Attributes:
+        x: Inputs, shape ``(n, n_inputs)``.
+        y: Labels, shape ``(n,)``, or real targets, shape ``(n, n_outputs)``.
+    """
 
     x: NDArray[np.floating]
     y: NDArray[np.generic]
@@ -32,18 +32,16 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Examples to train on and examples to test on.
+    """Training and test examples.
 
     Args:
-        x_train, x_test: one example a row, any shape; numbers. Bytes (``uint8``) are taken
-            as pixels and divided by 255 when they are used, other numbers are taken as
-            they are.
-        y_train, y_test: labels ``0, 1, ...`` of shape ``(n,)``, or real targets
-            ``(n, n_outputs)``.
-        name: for people.
+        x_train, x_test: Real numbers, shape ``(n, ...)`` with one example in each row. Bytes (``uint8``) are pixels
+            and are divided by 255 before use; other numbers are used as they are.
+        y_train, y_test: Labels ``0, 1, ...``, shape ``(n,)``, or real targets, shape ``(n, n_outputs)``.
+        name: A name for messages.
 
     Raises:
-        InputError: the arrays do not fit together, or hold what cannot be used.
+        InputError: The arrays do not fit together, or hold values that cannot be used.
     """
 
     x_train: NDArray[np.generic]
@@ -78,41 +76,42 @@ class Dataset:
 
     @property
     def example_shape(self) -> tuple[int, ...]:
-        """The shape of one example as it came: ``(28, 28)`` for digits."""
+        """Shape of one example in the data, such as ``(28, 28)`` for a picture."""
         return tuple(int(n) for n in self.x_train.shape[1:])
 
     @property
     def n_inputs(self) -> int:
+        """Number of values in an example."""
         return int(np.prod(self.example_shape))
 
     @property
     def has_labels(self) -> bool:
-        """Whether the targets are labels, not real numbers."""
+        """Whether the targets are labels rather than real numbers."""
         return self.y_train.ndim == 1
 
     @cached_property
     def n_outputs(self) -> int:
-        """How many classes there are, or how many real targets an example has."""
+        """Number of classes, or of real targets of an example."""
         if not self.has_labels:
             return int(self.y_train.shape[1])
         return int(max(self.y_train.max(), self.y_test.max())) + 1
 
     @cached_property
     def sha256(self) -> str:
-        """SHA-256 over the four arrays: their dtypes, shapes and bytes."""
+        """SHA-256 of the four arrays' dtypes, shapes and bytes."""
         return arrays_sha256(self.x_train, self.y_train, self.x_test, self.y_test)
 
     def train(self, rows: NDArray[np.integer] | slice = slice(None), dtype: DTypeLike = np.float64) -> Batch:
-        """Training examples, flat and scaled."""
+        """Return training examples as rows of inputs, with pixels scaled to 0 ... 1."""
         return Batch(as_inputs(self.x_train[rows], dtype), self.y_train[rows])
 
     def test(self, rows: NDArray[np.integer] | slice = slice(None), dtype: DTypeLike = np.float64) -> Batch:
-        """Test examples, flat and scaled."""
+        """Return test examples as rows of inputs, with pixels scaled to 0 ... 1."""
         return Batch(as_inputs(self.x_test[rows], dtype), self.y_test[rows])
 
 
 def arrays_sha256(*arrays: Any) -> str:
-    """SHA-256 over arrays: their dtypes, shapes and bytes; Python objects in them are not looked into."""
+    """Return the SHA-256 of the arrays' dtypes, shapes and bytes; of arrays of Python objects without the bytes."""
     digest = hashlib.sha256()
     for array in map(np.ascontiguousarray, arrays):
         digest.update(f"{array.dtype.str} {array.shape}".encode())
@@ -129,7 +128,15 @@ def _as_array(value: Any, field: str) -> NDArray[np.generic]:
 
 
 def as_inputs(x: NDArray[np.generic], dtype: DTypeLike) -> NDArray[np.floating]:
-    """Examples as a network takes them: flat rows, bytes scaled to 0 ... 1."""
+    """Return examples as a network's inputs.
+
+    Args:
+        x: Examples, shape ``(n, ...)``.
+        dtype: float32 or float64.
+
+    Returns:
+        The inputs, shape ``(n, n_inputs)``; bytes are scaled to 0 ... 1.
+    """
     flat = x.reshape(len(x), -1)
     if flat.dtype == np.uint8:
         return flat.astype(dtype) / np.dtype(dtype).type(255)
@@ -166,15 +173,18 @@ def _checked_targets(y: NDArray[np.generic], field: str, name: str) -> NDArray[n
 
 
 def batch_at(dataset: Dataset, seed: int, batch_size: int, dtype: DTypeLike, step: int) -> Batch:
-    """The batch of a step: a pure function of its arguments.
+    """Return the batch of a step, a pure function of the arguments.
 
-    ``batch_size`` different training examples drawn at random, independently for each step.
+    It holds ``batch_size`` different training examples, drawn at random and independently of other steps.
     """
     return dataset.train(_rows_at(len(dataset.x_train), seed, batch_size, step), dtype)
 
 
 def batch_of_rows(arrays: Any, seed: int, batch_size: int, step: int) -> Any:
-    """The batch of a step from an array, or a tuple of arrays of one length: the same rows of each."""
+    """Return the batch of a step from an array, or from each of a tuple of arrays the same rows.
+
+    The arrays must have the same length. The rows are those of ``batch_at``.
+    """
     first = arrays[0] if isinstance(arrays, tuple) else arrays
     rows = _rows_at(len(first), seed, batch_size, step)
     return tuple(array[rows] for array in arrays) if isinstance(arrays, tuple) else arrays[rows]

@@ -2,41 +2,44 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from distnum.common.errors import InputError
 from distnum.datasets.dataset import as_inputs
 from distnum.datasets.readers import UNREADABLE_ARRAY, why_unreadable
-from distnum.networks.model import Model
 
 __all__ = ["read_images"]
 
 
-# Formats that are pictures and nothing more; others would start programs or interpreters.
+# Formats that hold a picture and nothing else; Pillow starts programs or interpreters for some others.
 _PICTURE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 
 
-def read_images(path: Path, model: Model, invert: bool = False) -> tuple[NDArray[np.generic], list[str]]:
-    """Examples from an image file or a ``.npy`` array, as the model's data set would hold them.
+def read_images(
+    path: Path, example_shape: tuple[int, ...], pixels: bool, dtype: DTypeLike, invert: bool = False
+) -> tuple[NDArray[np.generic], list[str]]:
+    """Read examples from a picture or a ``.npy`` array, in the form that a model's data set holds them.
 
-    An image is taken as shades of grey and scaled to the model's size. An array has one
-    example or a row for each; bytes are pixels, and so are other whole numbers where the
-    model was trained on pixels.
+    A picture is converted to shades of grey and scaled to the size of an example. An array holds one example, or one in
+    each row.
 
     Args:
-        path: PNG or any other image that Pillow reads, or ``.npy``.
-        model: what the examples are for.
-        invert: turn dark on light into light on dark.
+        path: A PNG file or another picture that Pillow reads, or a ``.npy`` file.
+        example_shape: Shape of an example, for pictures ``(height, width)``.
+        pixels: Whether the data set holds pixels, as bytes. Whole numbers in an array are then pixels too.
+        dtype: The data type of a picture's examples if the data set holds no pixels.
+        invert: Whether to turn a picture that is dark on light into one that is light on dark.
 
     Returns:
-        the examples, one a row, and remarks for the user.
+        The examples, shape ``(n, n_inputs)``, and remarks for the user.
 
     Raises:
-        InputError: the file cannot be read, or does not fit.
+        InputError: The file cannot be read, or does not fit the shape.
     """
     try:
         problem = "" if path.is_file() else "not a file" if path.exists() else "not found"
@@ -45,15 +48,22 @@ def read_images(path: Path, model: Model, invert: bool = False) -> tuple[NDArray
     if problem:
         raise InputError(f"file is {str(path)!r}, which is {problem}.")
     remarks: list[str] = []
-    x = _read_npy(path, model) if path.suffix.lower() == ".npy" else _read_picture(path, model, remarks)
+    is_array = path.suffix.lower() == ".npy"
+    x: NDArray[np.generic]
+    if is_array:
+        x = _read_npy(path, example_shape, pixels)
+    else:
+        picture = _read_picture(path, example_shape, remarks)
+        x = picture if pixels else (picture / 255).astype(dtype)
     if invert:
         x = 255 - x if x.dtype == np.uint8 else 1 - x.astype(np.float64)
-    elif path.suffix.lower() != ".npy" and _edge_brightness(x, model.example_shape) > 0.5:
+    elif not is_array and _edge_brightness(x, example_shape) > 0.5:
         remarks.append("the picture is dark on light; digits are light on dark, so --invert may be needed")
     return x, remarks
 
 
-def _read_npy(path: Path, model: Model) -> NDArray[np.generic]:
+def _read_npy(path: Path, example_shape: tuple[int, ...], pixels: bool) -> NDArray[np.generic]:
+    n_inputs = math.prod(example_shape)
     try:
         x = np.load(path, allow_pickle=False)
     except UNREADABLE_ARRAY as error:
@@ -62,13 +72,11 @@ def _read_npy(path: Path, model: Model) -> NDArray[np.generic]:
         raise InputError(f"{path} must hold one array of real numbers.")
     if not np.isfinite(x).all():
         raise InputError(f"{path} holds a number that is not finite; all must be finite.")
-    if x.shape in (model.example_shape, (model.network.n_inputs,)):
+    if x.shape in (example_shape, (n_inputs,)):
         x = x[None]
-    if x.ndim < 2 or x.size == 0 or int(np.prod(x.shape[1:])) != model.network.n_inputs:
-        raise InputError(
-            f"{path} has shape {x.shape}; it must be {model.example_shape} or (n, {model.network.n_inputs})."
-        )
-    if model.pixels and x.dtype.kind in "ui":
+    if x.ndim < 2 or x.size == 0 or math.prod(x.shape[1:]) != n_inputs:
+        raise InputError(f"{path} has shape {x.shape}; it must be {example_shape} or (n, {n_inputs}).")
+    if pixels and x.dtype.kind in "ui":
         if x.min() < 0 or x.max() > 255:
             wrong = x.min() if x.min() < 0 else x.max()
             raise InputError(f"{path} holds {wrong}; pixels must be whole numbers from 0 to 255.")
@@ -76,33 +84,33 @@ def _read_npy(path: Path, model: Model) -> NDArray[np.generic]:
     return x.reshape(len(x), -1)
 
 
-def _read_picture(path: Path, model: Model, remarks: list[str]) -> NDArray[np.generic]:
+def _read_picture(path: Path, example_shape: tuple[int, ...], remarks: list[str]) -> NDArray[np.uint8]:
+    """Return a picture as one example of bytes, and append what was done to it to the remarks."""
     from PIL import Image, UnidentifiedImageError
 
-    if len(model.example_shape) != 2:
-        raise InputError(
-            f"{path} is a picture, but this model takes examples of shape {model.example_shape}; use .npy."
-        )
-    height, width = model.example_shape
+    if len(example_shape) != 2:
+        raise InputError(f"{path} is a picture, but this model takes examples of shape {example_shape}; use .npy.")
+    height, width = example_shape
     try:
         with Image.open(path, formats=_PICTURE_FORMATS) as opened:
             picture: Any = _grey(opened)
             if picture.size != (width, height):
                 remarks.append(f"scaled from {picture.size[0]}x{picture.size[1]} to {width}x{height}")
                 picture = picture.resize((width, height), Image.Resampling.LANCZOS)
-            pixels = np.asarray(picture, dtype=np.uint8)
+            return np.asarray(picture, dtype=np.uint8).reshape(1, -1)
     except UnidentifiedImageError:
         raise InputError(
             f"{path} cannot be read as a picture; it must be a {', '.join(_PICTURE_FORMATS)} file."
         ) from None
     except (*UNREADABLE_ARRAY, Image.DecompressionBombError) as error:
         raise InputError(f"{path} cannot be read as a picture{why_unreadable(error)}.") from None
-    x = pixels.reshape(1, -1)
-    return x if model.pixels else (x / 255).astype(model.params.dtype)
 
 
 def _grey(picture: Any) -> Any:
-    """Any picture as bytes of grey; 16 bits are scaled, what is transparent becomes paper that shows the drawing."""
+    """Convert a Pillow image to bytes of grey.
+
+    16 bits are scaled to 8. Transparent parts become black or white, whichever contrasts with the opaque ones.
+    """
     from PIL import Image
 
     if picture.mode.startswith("I;16") or picture.mode == "I":
@@ -110,13 +118,13 @@ def _grey(picture: Any) -> Any:
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         with_alpha = picture.convert("RGBA")
         opacity = np.asarray(with_alpha.getchannel("A"), np.float64)
-        light = float((np.asarray(with_alpha.convert("L")) * opacity).sum() / max(opacity.sum(), 1))
-        paper = Image.new("RGBA", with_alpha.size, "black" if light > 127 else "white")
-        return Image.alpha_composite(paper, with_alpha).convert("L")
+        brightness = float((np.asarray(with_alpha.convert("L")) * opacity).sum() / max(opacity.sum(), 1))
+        background = Image.new("RGBA", with_alpha.size, "black" if brightness > 127 else "white")
+        return Image.alpha_composite(background, with_alpha).convert("L")
     return picture.convert("L")
 
 
 def _edge_brightness(x: NDArray[np.generic], shape: tuple[int, ...]) -> float:
-    """The median of a picture's edge, from 0 to 1."""
+    """Return the median brightness of a picture's edge, from 0 to 1."""
     picture = as_inputs(x, np.float64)[0].reshape(shape)
     return float(np.median(np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])))

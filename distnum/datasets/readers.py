@@ -1,7 +1,6 @@
-"""Data sets from files: IDX folders, ``.npz`` archives, URIs, and the digits in the package.
+"""Data sets from files: folders of IDX files, ``.npz`` archives, URIs, and the digits in the package.
 
-Files are read without executing anything in them, and what a header says is checked
-against the file first.
+Reading never executes code in a file, and the sizes in a file's header are checked before memory is allocated.
 """
 
 from __future__ import annotations
@@ -36,15 +35,18 @@ _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0
 
 
 def load_data(source: str | Path | Dataset = EMBEDDED) -> Dataset:
-    """A data set by name or path.
+    """Read a data set.
 
     Args:
-        source: ``"mnist-10k"`` (in the package), a folder of the four IDX files
-            (``train-images-idx3-ubyte`` and so on, gzipped or not), or an ``.npz`` with
-            ``x_train, y_train, x_test, y_test``; the path or the URI (``s3://...``) of one.
+        source: ``"mnist-10k"``, which is in the package, or the path or URI (``s3://...``) of a folder with the four
+            IDX files (``train-images-idx3-ubyte`` and so on, gzipped or not), or of an ``.npz`` archive of ``x_train,
+            y_train, x_test, y_test``. A ``Dataset`` is returned as it is.
 
     Raises:
-        InputError: there is no such thing, or it cannot be read.
+        InputError: The data set is not found or cannot be read.
+
+    >>> load_data("mnist-10k").x_train.shape
+    (8000, 28, 28)
     """
     if isinstance(source, Dataset):
         return source
@@ -79,10 +81,10 @@ def _load_idx_folder(folder: Path, name: str) -> Dataset:
     arrays = {}
     for field, file_name in _IDX_FILES.items():
         candidates = [folder / file_name, folder / f"{file_name}.gz"]
-        found = [path for path in candidates if path.is_file()]
-        if not found:
+        paths = [path for path in candidates if path.is_file()]
+        if not paths:
             raise InputError(f"data: {name} has no {file_name} or {file_name}.gz; the folder must hold the four files.")
-        arrays[field] = read_idx(found[0], n_axes=3 if field.startswith("x") else 1)
+        arrays[field] = read_idx(paths[0], n_axes=3 if field.startswith("x") else 1)
     return Dataset(**arrays, name=name)
 
 
@@ -99,23 +101,27 @@ UNREADABLE_ARRAY = (
     SyntaxError,
     TokenError,
 )
-"""What NumPy raises for files that are not arrays, or are damaged."""
+"""What NumPy raises for files that hold no arrays or are damaged."""
 
 
 def why_unreadable(error: BaseException) -> str:
-    """The reason in NumPy's words, unless they advise to unpickle the file."""
+    """Return the reason in NumPy's words after a colon; an empty string if they advise unpickling the file."""
     text = str(error).strip()
     return "" if not text or "pickle" in text else f": {text.splitlines()[0].rstrip('.')}"
 
 
 def read_idx(path: Path, n_axes: int | None = None) -> NDArray[np.generic]:
-    """The array in an IDX file (http://yann.lecun.com/exdb/mnist), gzipped if it ends in ``.gz``.
+    """Read the array in an IDX file (http://yann.lecun.com/exdb/mnist), gzipped if its name ends in ``.gz``.
 
-    The sizes in the header are checked against what the file holds; no more than that is
-    ever read.
+    Args:
+        path: The file.
+        n_axes: The number of axes that the array must have; None allows 1 to 4.
+
+    Returns:
+        The array in the machine's byte order.
 
     Raises:
-        InputError: the file is not such a file, is cut short, or has bytes left over.
+        InputError: The file is no IDX file, or holds fewer or more bytes than its header says.
     """
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
@@ -140,13 +146,13 @@ def read_idx(path: Path, n_axes: int | None = None) -> NDArray[np.generic]:
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read: {error}.") from None
     if len(content) != n_bytes:
-        found = "more" if len(content) > n_bytes else f"{len(content):,}"
-        raise InputError(f"{path}: its header {shape} promises {n_bytes:,} bytes, but it holds {found}.")
+        held = "more" if len(content) > n_bytes else f"{len(content):,}"
+        raise InputError(f"{path}: its header {shape} means {n_bytes:,} bytes, but it holds {held}.")
     return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
 
 
 def _read_up_to(file: Any, n_bytes: int) -> bytes:
-    # In pieces: a header that promises terabytes must not make us ask for them.
+    # Read in pieces, so that a false size of terabytes in the header does not allocate them.
     pieces = []
     while n_bytes > 0:
         piece = file.read(min(n_bytes, 1 << 24))

@@ -1,4 +1,4 @@
-"""Files written whole, sealed with a checksum, read as TOML, or locked for one process."""
+"""Files that are replaced as a whole, carry a checksum, hold TOML, or are locked."""
 
 from __future__ import annotations
 
@@ -8,49 +8,60 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from numpy.typing import NDArray
 
-from distnum.common.errors import InputError
+from distnum.common.errors import InputError, TrainingError
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-__all__ = ["CheckpointError", "alone_in", "make_folder", "read_toml", "sealed", "unsealed", "write_toml", "write_whole"]
+__all__ = [
+    "CheckpointError",
+    "lock",
+    "read_toml",
+    "sealed",
+    "unsealed",
+    "write_error",
+    "write_toml",
+    "write_whole",
+]
 
 
 class CheckpointError(ValueError):
-    """A file is not a whole, unharmed checkpoint."""
+    """A file is not a complete, undamaged checkpoint."""
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that at every moment either the old or the new one is there, whole.
+    """Write or replace a file atomically, and flush it to the disk.
 
-    On Linux nothing else is ever there either, where the file system allows it: the new file
-    has no name before it is whole.
+    At every moment the path holds either the old file or the complete new one. On Linux, where the file system allows
+    it, the new file has no name until it is complete, so that a crash leaves no temporary file behind.
+
+    Raises:
+        OSError: The file cannot be written; the old one is intact.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     folder = os.open(path.parent, os.O_RDONLY) if os.name == "posix" else None
     try:
-        with _nameless(path.parent) or aside.open("wb") as file:
+        with _nameless(path.parent) or temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-            if folder is not None and not aside.exists():
-                # With folders as descriptors the name below /proc is followed to the file.
-                os.link(f"/proc/self/fd/{file.fileno()}", aside.name, dst_dir_fd=folder, follow_symlinks=True)
-        os.replace(aside, path)
+            if folder is not None and not temporary.exists():
+                # Only with dst_dir_fd does os.link call linkat(2), which can follow the link in /proc to the file.
+                os.link(f"/proc/self/fd/{file.fileno()}", temporary.name, dst_dir_fd=folder, follow_symlinks=True)
+        os.replace(temporary, path)
         if folder is not None:
             os.fsync(folder)
     except BaseException:
         with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         raise
     finally:
         if folder is not None:
@@ -58,7 +69,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def _nameless(folder: Path) -> BinaryIO | None:
-    """A new file without a name in a folder; None where there is no such thing."""
+    """Open a new file without a name in a folder; None if the system or the file system has no such files."""
     flag = getattr(os, "O_TMPFILE", None)
     if flag is None or not Path("/proc/self/fd").exists():
         return None
@@ -70,8 +81,51 @@ def _nameless(folder: Path) -> BinaryIO | None:
         raise
 
 
+def write_error(path: Path, error: OSError, run_name: str) -> TrainingError:
+    """Return the error for a file of a run that cannot be written."""
+    return TrainingError(
+        f"{path} cannot be written: {error.strerror or error}. What was written before is intact; "
+        f"make room and continue with: distnum resume {run_name}"
+    )
+
+
+def lock(path: Path, flags: int = os.O_RDONLY) -> int | None:
+    """Lock a file or a folder for this process, until the returned descriptor is closed.
+
+    Args:
+        path: The file or the folder.
+        flags: How to open it, as for ``os.open``.
+
+    Returns:
+        The descriptor; None on a system without such locks. On a file system without locks nothing is locked.
+
+    Raises:
+        BlockingIOError: Another process has locked it.
+        OSError: It cannot be opened.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
+    except OSError:
+        pass  # the file system has no locks
+    return descriptor
+
+
 def sealed(kind: str, tensors: Mapping[str, NDArray[Any]], about: Mapping[str, str]) -> bytes:
-    """Arrays and texts in safetensors format, with a checksum over all of them."""
+    """Return arrays and texts in safetensors format, with a SHA-256 checksum over all of them.
+
+    Args:
+        kind: Name and version of the format, which ``unsealed`` checks.
+        tensors: The arrays by name.
+        about: The texts by name.
+    """
     from safetensors.numpy import save
 
     about = {"format": kind} | dict(about)
@@ -79,10 +133,10 @@ def sealed(kind: str, tensors: Mapping[str, NDArray[Any]], about: Mapping[str, s
 
 
 def unsealed(kind: str, content: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    """What ``sealed`` was given.
+    """Return the arrays and texts that were given to ``sealed``.
 
     Raises:
-        CheckpointError: it is not of this kind, is cut short, or a bit of it has changed.
+        CheckpointError: The content is of another kind, is cut short, or has a changed bit.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load
@@ -114,10 +168,10 @@ def _checksum(tensors: Mapping[str, NDArray[Any]], about: Mapping[str, str]) -> 
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The fields in a TOML file.
+    """Return the fields in a TOML file of a configuration.
 
     Raises:
-        InputError: there is no such file, or it is not TOML.
+        InputError: The file is not found, cannot be read, or is not TOML.
     """
     try:
         with path.open("rb") as file:
@@ -131,43 +185,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def write_toml(values: Mapping[str, Any]) -> str:
-    """The text of a TOML file with these fields."""
+    """Return the text of a TOML file with these fields."""
     import tomli_w
 
     return tomli_w.dumps(dict(values))
-
-
-def make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"out is {str(path)!r}, where no experiment can be kept: {error.strerror}.") from None
-
-
-@contextmanager
-def alone_in(path: Path) -> Iterator[None]:
-    """Have a folder, which is made if it is not there, for this process alone.
-
-    Raises:
-        InputError: another process is measuring in it, or it cannot be made.
-    """
-    make_folder(path)
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        yield
-        return
-    # The folder itself is locked, so that nothing more lies in it.
-    held = os.open(path, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"out is {str(path)!r}, which is in use: another distnum process is measuring in it."
-            ) from None
-        except OSError:
-            pass  # a file system without locks
-        yield
-    finally:
-        os.close(held)

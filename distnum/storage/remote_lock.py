@@ -1,0 +1,115 @@
+"""A lock at a URI: a file that its holder renews, so that the lock of a lost process expires."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+from time import sleep, time
+from typing import Any
+
+from distnum.common.errors import InputError
+from distnum.common.text import first_line
+from distnum.storage.remote import is_alive, put_file, this_machine
+
+__all__ = ["RemoteLock"]
+
+# Seconds between two renewals, and until a lock that was not renewed expires.
+_RENEW_S, _EXPIRY_S = 20.0, 90.0
+
+# Seconds to wait before checking that no other process wrote the lock at the same moment.
+_SETTLE_S = 1.0
+
+
+class RemoteLock:
+    """The lock of a run at a URI.
+
+    Args:
+        uri: The URI of the run.
+        field: Name of the option that gave the URI, for messages.
+        fs: The fsspec file system.
+        root: The path in it.
+        holder: A name that no other process uses.
+    """
+
+    def __init__(self, uri: str, field: str, fs: Any, root: str, holder: str) -> None:
+        self._uri = uri
+        self._field = field
+        self._fs = fs
+        self._path = f"{root}/.lock"
+        self._holder = holder
+        self._stop: threading.Event | None = None
+
+    def acquire(self) -> None:
+        """Take the lock, and renew it on a thread until ``release``.
+
+        Raises:
+            InputError: Another process holds it, or nothing can be written there.
+        """
+        content = self._read()
+        if content is not None and not _has_expired(content):
+            raise InputError(f"run {self._uri!r} is in use: another distnum process is training in it.")
+        try:
+            self._write()
+            sleep(_SETTLE_S)
+        except Exception as error:
+            raise InputError(f"{self._field} is {self._uri!r}, which cannot be written: {first_line(error)}.") from None
+        content = self._read()
+        if content is None or content.get("holder") != self._holder:
+            raise InputError(f"run {self._uri!r} is in use: another distnum process is training in it.")
+        self._stop = threading.Event()
+        threading.Thread(target=self._renew, args=(self._stop,), daemon=True).start()
+
+    def check(self) -> None:
+        """Check that no other process has taken an acquired lock over, as it may after the lock expired.
+
+        Raises:
+            OSError: One has, or the lock cannot be read.
+        """
+        if self._stop is None:
+            return
+        try:
+            content = self._read()
+        except InputError as error:
+            raise OSError(None, str(error).rstrip("."), self._uri) from None
+        if content is None or content.get("holder", self._holder) != self._holder:
+            raise OSError(None, "another process has taken this run over", self._uri)
+
+    def release(self) -> None:
+        """Remove the lock if this process holds it."""
+        if self._stop is not None:
+            self._stop.set()
+            self._stop = None
+            with contextlib.suppress(Exception):  # else it expires
+                if (self._read() or {}).get("holder") == self._holder:
+                    self._fs.rm_file(self._path)
+
+    def _read(self) -> dict[str, Any] | None:
+        """Return the content of the lock file; None if there is none, an empty dict if it is damaged."""
+        try:
+            return dict(json.loads(self._fs.cat_file(self._path)))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError):
+            return {}
+        except Exception as error:
+            raise InputError(f"{self._field} is {self._uri!r}, which cannot be read: {first_line(error)}.") from None
+
+    def _write(self) -> None:
+        content = {"holder": self._holder, "host": this_machine(), "pid": os.getpid(), "time": time()}
+        put_file(self._fs, self._path, json.dumps(content).encode())
+
+    def _renew(self, stop: threading.Event) -> None:
+        while not stop.wait(_RENEW_S):
+            with contextlib.suppress(Exception):  # writing the run's files reports what is wrong
+                self.check()
+                self._write()
+
+
+def _has_expired(content: dict[str, Any]) -> bool:
+    """Whether the holder is known to have ended, or has not renewed the lock for long."""
+    pid, written = content.get("pid"), content.get("time")
+    if content.get("host") == this_machine() and isinstance(pid, int) and not is_alive(pid):
+        return True
+    return not isinstance(written, (int, float)) or time() - written > _EXPIRY_S

@@ -1,0 +1,50 @@
+"""Signals that ask a process to end are handled for a while."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from distnum.common.signals import handled_signals
+
+
+def test_signals_are_handled_in_the_block_only() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    received: list[int] = []
+    with handled_signals(lambda number, frame: received.append(number)):
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+    assert received == [signal.SIGTERM, signal.SIGINT]
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_signals_raise_a_keyboard_interrupt_by_default() -> None:
+    with handled_signals(), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with handled_signals():
+            assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_the_start_of_the_command_line_imports_little() -> None:
+    code = "import sys; before = set(sys.modules); import distnum.__main__; print(*sorted(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = done.stdout.split()
+    assert {name for name in imported if name.startswith("distnum")} == {
+        "distnum",
+        "distnum.__main__",
+        "distnum.common",
+        "distnum.common.signals",
+        "distnum.common.version",
+    }
+    assert not {"numpy", "argparse", "logging", "json", "subprocess"} & set(imported)
