@@ -1,9 +1,7 @@
-"""What can be differenced: a small protocol, and any Python callable behind it.
+"""Any Python callable as an objective: the loss is evaluated at every point of the stencil.
 
-An objective knows its parameters' tiles and what they cost. At one point, that is some
-parameters and a batch, it gives the loss and the gradient's slice for any set of tiles.
-Networks are differenced faster by ``propagation.py``; what has no structure to use is
-differenced here, by evaluating the loss at every point of the stencil.
+Networks are differenced faster by ``networks.propagation``; this is for functions whose
+structure is not known.
 """
 
 from __future__ import annotations
@@ -21,48 +19,54 @@ from distnum.common.errors import InputError, NotFiniteError
 from distnum.differentiation.parameters import ParamsLayout
 from distnum.differentiation.schemes import get_scheme
 from distnum.differentiation.steps import default_h, representable_h
-from distnum.workers.ray_pool.shared_memory import Peers
 from distnum.workers.tiles import Shard, Tiles, even_tiles, indices_of
 
-__all__ = ["BlackBox", "LossFunction", "check_takes"]
-LossFunction = Callable[[Any, Any], float]
+__all__ = ["BlackBox", "LossFunction", "check_takes", "no_batch"]
 
-# Tiles that a black box is cut into at most. Each evaluation is a call of the user's
-# function, so a tile costs nothing extra; many tiles keep many workers evenly busy.
+LossFunction = Callable[[Any, Any], float]
+"""A function ``loss(params, batch)`` that returns one number."""
+
+# Largest number of tiles. An evaluation is a call of the user's function, so a tile costs nothing
+# extra, and many tiles keep many workers evenly busy.
 _MOST_TILES = 65_536
 
 
 def check_takes(f: Callable[..., Any], name: str, arguments: tuple[str, ...]) -> None:
-    """Refuse a function that cannot be called with so many arguments.
+    """Refuse a function that cannot be called with these positional arguments.
 
     Raises:
-        InputError: it cannot.
+        InputError: It cannot.
     """
     try:
         signature = inspect.signature(f)
     except (TypeError, ValueError):
-        return  # a function of C does not say what it takes
+        return  # functions written in C may have no signature
     try:
         signature.bind(*arguments)
     except TypeError:
         raise InputError(f"{name} takes {signature}; it must take ({', '.join(arguments)}).") from None
 
 
+def no_batch(step: int) -> None:
+    """The batch of every step for a function that takes none."""
+    return
+
+
 class BlackBox:
-    """Any callable ``loss(params, batch) -> float``, differenced by evaluating it.
+    """Any callable ``loss(params, batch) -> float``.
 
     Args:
-        loss: gets the parameters in their layout and a batch; it must not keep or change
-            them, and must give the same number for the same arguments.
-        layout: how the loss wants its parameters.
-        n_params: how many there are.
-        scheme: name of the finite-difference scheme.
-        h: the step of every parameter; None takes for each parameter ``x`` the scheme's
-            own, ``default_h * max(1, |x|)``.
-        param_name: names a parameter in error messages; from the layout by default.
+        loss: Called with the parameters in their layout and a batch. It must not keep or change
+            them, and must return the same number for the same arguments.
+        layout: How the loss wants its parameters.
+        n_params: Number of parameters.
+        scheme: Name of the finite-difference scheme.
+        h: Step of every parameter; None takes ``default_h * max(1, |x|)`` for each parameter ``x``.
+        param_name: Returns the name of a parameter for error messages; by default the layout's.
     """
 
     thread_safe = False
+    answer_shape = ()
     order = None
     groups = None
 
@@ -84,24 +88,27 @@ class BlackBox:
 
     @property
     def n_evaluations(self) -> int:
+        """Number of losses evaluated for one gradient."""
         return self.n_params * len(self.scheme.offsets) + 1
 
     @cached_property
     def tiles(self) -> Tiles:
+        """Boundaries of the tiles, shape ``(n_tiles + 1,)``."""
         return even_tiles(self.n_params, _MOST_TILES)
 
     def expected_costs(self, batch: Any, before: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-        """An index costs as much as any other."""
+        """Number of parameters in each tile: all cost the same."""
         return np.diff(self.tiles).astype(np.float64)
 
-    shareable = None
-
-    def at(self, params: Array, batch: Any, n_threads: int = 1, others: Peers | None = None) -> BlackBoxPoint:
+    def at(self, params: Array, batch: Any, n_threads: int = 1) -> BlackBoxPoint:
+        """This function at ``params`` and a batch; it uses one thread."""
         return BlackBoxPoint(self, params, batch)
 
 
 class BlackBoxPoint:
-    """A black box at some parameters and a batch. Moves ``params`` in place and puts them back."""
+    """A black box at some parameters and a batch. It moves ``params`` in place and restores them."""
+
+    group_s = None
 
     def __init__(self, objective: BlackBox, params: Array, batch: Any) -> None:
         self._objective = objective
@@ -129,30 +136,30 @@ class BlackBoxPoint:
         return self._evaluate(lambda: "at the parameters themselves, before any is moved")
 
     @property
-    def loss(self) -> float:
+    def value(self) -> float:
+        """Loss at the parameters themselves."""
         return float(self._base)
-
-    group_s = None
 
     @property
     def costs(self) -> NDArray[np.float64]:
+        """Number of parameters in each tile."""
         return self._objective.expected_costs(self._batch)
 
-    def grad_slice(self, shard: Shard, grad: Array) -> None:
-        objective = self._objective
-        for index in indices_of(objective.tiles, shard).tolist():
-            grad[index] = self._partial_derivative(index, objective)
+    def compute(self, shard: Shard, answers: Array) -> None:
+        """Write the partial derivatives of a shard's tiles into ``answers``, shape ``(n_params,)``."""
+        for index in indices_of(self._objective.tiles, shard).tolist():
+            answers[index] = self._partial_derivative(index)
 
-    def _partial_derivative(self, index: int, objective: BlackBox) -> Any:
-        scheme, params = objective.scheme, self._params
-        x = params[index]
-        wished = objective.h
-        if wished is None:
-            wished = default_h(scheme, params.dtype) * max(1.0, abs(float(x)))
-        step = representable_h(params[index : index + 1], wished)[0]
+    def _partial_derivative(self, index: int) -> Any:
+        objective, params = self._objective, self._params
+        scheme, x = objective.scheme, params[index]
+        h = objective.h
+        if h is None:
+            h = default_h(scheme, params.dtype) * max(1.0, abs(float(x)))
+        step = representable_h(params[index : index + 1], h)[0]
         if step == 0:
             raise InputError(
-                f"h is {wished:g}, which vanishes beside parameter {objective.param_name(index)} = {x:g} "
+                f"h is {h:g}, which vanishes when added to parameter {objective.param_name(index)} = {x:g} "
                 f"in {params.dtype}; choose a larger h or h=None."
             )
         values = []

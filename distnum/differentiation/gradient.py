@@ -10,7 +10,7 @@ import numpy as np
 
 from distnum.common.checks import checked, whole
 from distnum.common.errors import InputError
-from distnum.differentiation.black_box import BlackBox, check_takes
+from distnum.differentiation.black_box import BlackBox, check_takes, no_batch
 from distnum.differentiation.parameters import ParamsLayout
 from distnum.workers.pool import Pool
 from distnum.workers.ray_pool.pool import RayPool
@@ -56,12 +56,11 @@ def gradient(
     objective = BlackBox(lambda params, batch: f(params), layout, flat.size, scheme, h)
     pool: Pool
     if workers == 0:
-        pool = SerialPool(objective, _no_batch)
+        pool = SerialPool(objective, no_batch)
     else:
-        pool = RayPool(objective, _no_batch, workers, address=address, dtype=flat.dtype)
+        pool = RayPool(objective, no_batch, workers, address=address, dtype=flat.dtype)
     with pool:
-        pool.plan(objective.expected_costs(None))
-        return layout.view(pool.gradient(1, flat).grad)
+        return layout.view(pool.compute(1, flat).answers)
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,3 @@ def check_gradient(
         given=float(given[worst]),
         numerical=float(numerical[worst]),
     )
-
-
-def _no_batch(step: int) -> None:
-    return None

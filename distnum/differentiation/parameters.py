@@ -1,4 +1,4 @@
-"""How a flat array of parameters is shown to a function."""
+"""The user's parameters and the flat array that is differentiated."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Params: TypeAlias = "Array | Mapping[str, Array]"
 
 @dataclass(frozen=True)
 class ParamsLayout:
-    """How a flat array of parameters is shown to the user's loss: as it is, or as a dict of arrays.
+    """Form in which the user's function gets its parameters: one array, or a dict of arrays.
 
     Attributes:
-        names: of the arrays; empty if the loss takes the flat array itself.
-        shapes: of the arrays (of the one array, if there are no names).
-        what: what an array without a name is called.
+        names: Names of the arrays; empty for one array.
+        shapes: Shapes of the arrays, or the shape of the one array.
+        what: Name of the one array in messages.
     """
 
     names: tuple[str, ...]
@@ -32,14 +32,14 @@ class ParamsLayout:
 
     @classmethod
     def of(cls, params: Params, what: str = "params") -> tuple[ParamsLayout, Array]:
-        """The layout of ``params`` and a flat copy of them, shape ``(n_params,)``.
+        """The layout of ``params``, and a flat copy of them, shape ``(n_params,)``.
 
         Args:
-            params: an array, or arrays by name.
-            what: what the caller calls them.
+            params: An array, or arrays by name.
+            what: Name of ``params`` in messages.
 
         Raises:
-            InputError: they are not float32 or float64, not all of one dtype, not finite, or none.
+            InputError: If ``params`` is empty, not finite, not float32 or float64, or of mixed dtypes.
         """
         if isinstance(params, Mapping):
             layout = cls(tuple(params), tuple(np.shape(array) for array in params.values()))
@@ -54,8 +54,8 @@ class ParamsLayout:
             if not np.isfinite(array).all():
                 raise InputError(f"{name} holds a number that is not finite; all parameters must be.")
         if len(dtypes) > 1:
-            found = ", ".join(sorted(str(dtype) for dtype in dtypes))
-            raise InputError(f"{what} mix the dtypes {found}; all arrays must have the same.")
+            names = ", ".join(sorted(str(dtype) for dtype in dtypes))
+            raise InputError(f"{what} mix the dtypes {names}; all arrays must have the same.")
         if sum(array.size for array in arrays.values()) == 0:
             raise InputError(f"{what} is empty; there must be at least one parameter.")
         return layout, np.concatenate([array.ravel() for array in arrays.values()])
@@ -66,7 +66,7 @@ class ParamsLayout:
         return "arrays " + ", ".join(f"{name} {shape}" for name, shape in zip(self.names, self.shapes, strict=True))
 
     def view(self, flat: Array) -> Any:
-        """Views of a flat array in this layout."""
+        """View of a flat array in this layout, or a dict of views."""
         if not self.names:
             return flat.reshape(self.shapes[0])
         views: dict[str, Array] = {}
@@ -78,7 +78,7 @@ class ParamsLayout:
         return views
 
     def param_name(self, index: int) -> str:
-        """The name of a flat index: ``weights[3, 17]``, or ``params[5]``."""
+        """Name of a flat index, such as ``weights[3, 17]`` or ``params[5]``."""
         start = 0
         for name, shape in zip(self.names or (self.what,), self.shapes, strict=True):
             size = int(np.prod(shape))

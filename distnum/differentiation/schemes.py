@@ -1,16 +1,15 @@
-"""Finite-difference schemes: where to evaluate, and how to combine what was found.
+"""Finite-difference schemes: the points of their stencils, and how to combine the values there.
 
-A scheme moves one parameter ``x`` to the points ``x + o * h`` of its stencil and
-combines the values there into an approximation of the derivative,
+A scheme shifts one parameter ``x`` to the points ``x + o * h`` of its stencil and combines the
+values there into an approximation of the derivative,
 
     f'(x) = sum_k n_k * (f(x + o_k * h) - f(x)) / (d * h) + O(h ** order)
 
-with integer offsets ``o_k``, integer numerators ``n_k`` and one denominator ``d``, so
-that forming the sum rounds as little as possible. Coefficients: B. Fornberg,
-"Generation of Finite Difference Formulas on Arbitrarily Spaced Grids", Mathematics of
-Computation 51 (1988), table 1.
+with integer offsets ``o_k``, integer numerators ``n_k`` and one denominator ``d``, so that the sum is
+rounded as little as possible. Coefficients: B. Fornberg, "Generation of Finite Difference Formulas on
+Arbitrarily Spaced Grids", Mathematics of Computation 51 (1988), table 1.
 
-Nothing here calls a function of the user: arrays in, arrays out.
+Nothing here calls the user's function: arrays in, arrays out.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ class Scheme:
     """A stencil for the first derivative.
 
     Attributes:
-        name: what users call it.
-        offsets: the points of the stencil beside the base point, in units of ``h``.
-        numerators: the weight of the change of the function at each point.
-        denominator: what all the weights are divided by.
-        order: the power of ``h`` with which the truncation error falls.
+        name: Its name on the command line and in files.
+        offsets: Points of the stencil other than the base point, in units of ``h``.
+        numerators: Weight of the function's change at each point.
+        denominator: Common divisor of all weights.
+        order: Power of ``h`` with which the truncation error falls.
     """
 
     name: str
@@ -45,19 +44,19 @@ class Scheme:
 
     @property
     def reach(self) -> int:
-        """How far the stencil goes from the base point, in units of ``h``."""
+        """Largest distance of a point from the base point, in units of ``h``."""
         return max(abs(offset) for offset in self.offsets)
 
     @property
     def uses_base(self) -> bool:
-        """Whether the value at the base point itself takes part in the formula."""
+        """Whether the formula uses the value at the base point."""
         return sum(self.numerators) != 0
 
     @property
     def pairs(self) -> tuple[tuple[int, int, int], ...]:
-        """The same sum over differences between two points: ``(first offset, second offset, weight)`` of each.
+        """The scheme as a weighted sum of differences between two points.
 
-        An offset of zero is the base point.
+        Each entry is ``(first offset, second offset, weight)``; offset 0 is the base point.
 
         >>> SCHEMES["central4"].pairs
         ((1, -1, 8), (2, -2, -1))
@@ -75,25 +74,25 @@ class Scheme:
 
     @property
     def symmetric(self) -> bool:
-        """Whether every pair lies evenly about the base point."""
+        """Whether the two points of every pair are at equal distance from the base point, on both sides."""
         return all(first == -second for first, second, _ in self.pairs)
 
     def combine(self, changes: NDArray[np.floating], h: float | np.floating) -> NDArray[np.floating]:
-        """The derivative from the changes of the function at the stencil's points.
+        """Derivative from the changes of the function at the stencil's points.
 
         Args:
-            changes: shape ``(n_points, ...)``: ``f(x + o_k * h) - f(x)``, in the order
-                of ``offsets``. Where ``uses_base`` is false, plain values
-                ``f(x + o_k * h)`` give the same result, as the base cancels.
-            h: the step really taken.
+            changes: ``f(x + o_k * h) - f(x)`` in the order of ``offsets``, shape ``(n_points, ...)``. If
+                ``uses_base`` is false, the values ``f(x + o_k * h)`` give the same result, because
+                the base value cancels.
+            h: The step actually taken.
 
         Returns:
-            shape ``(...)``, the dtype of ``changes``.
+            Shape ``(...)``, in the dtype of ``changes``.
         """
         return self.weigh(changes) / (self.denominator * h)
 
     def weigh(self, changes: NDArray[np.floating]) -> NDArray[np.floating]:
-        """The weighted sum of ``combine``, not yet divided by ``denominator * h``."""
+        """Weighted sum of ``combine``, before the division by ``denominator * h``."""
         total = self.numerators[0] * changes[0]
         for numerator, change in zip(self.numerators[1:], changes[1:], strict=True):
             total = total + numerator * change
@@ -112,10 +111,10 @@ SCHEMES = {
 
 
 def get_scheme(name: str) -> Scheme:
-    """The scheme of that name.
+    """The scheme of a name.
 
     Raises:
-        InputError: no scheme has that name.
+        InputError: If no scheme has that name.
     """
     try:
         return SCHEMES[name]

@@ -1,4 +1,4 @@
-"""The step of a finite difference: its default size, and the step really taken."""
+"""The step of a finite difference: its default size, and the step actually taken."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["default_h", "representable_h"]
 
 
 def default_h(scheme: Scheme, dtype: DTypeLike) -> float:
-    """The step that balances truncation and rounding where values are subtracted.
+    """The step that balances the truncation error and the rounding error of subtracted values.
 
-    Truncation costs about ``h ** order`` and rounding about ``eps / h``; their sum is
-    least near ``eps ** (1 / (order + 1))`` for a function and a parameter of size one
-    (Press et al., "Numerical Recipes", 3rd edition, section 5.7).
+    The truncation error is about ``h ** order`` and the rounding error about ``eps / h``. Their sum is
+    smallest near ``eps ** (1 / (order + 1))`` for a function and a parameter of size one (Press et al.,
+    "Numerical Recipes", 3rd edition, section 5.7).
 
     >>> from distnum.differentiation.schemes import get_scheme
     >>> f"{default_h(get_scheme('central'), np.float64):.2e}"
@@ -25,20 +25,20 @@ def default_h(scheme: Scheme, dtype: DTypeLike) -> float:
 
 
 def representable_h(x: NDArray[np.floating], h: float) -> NDArray[np.floating]:
-    """The step really taken when ``h`` is wished for.
+    """The step near ``h`` that can be added to ``x`` without rounding.
 
-    In floating point ``x + h`` is rounded, so what is added to ``x`` is not ``h`` but
-    ``(x + h) - x``. That difference is taken on the side away from zero, where the numbers
-    lie less densely: both ``x + step`` and ``x - step`` are then exact, and dividing by
-    ``step`` makes no error. (Twice the step may still be rounded by half a unit in the last
-    place of ``x``, and where ``|x| < h`` the sums are, by one of ``h``.)
+    In floating point ``x + h`` is rounded, so the step actually taken is ``(x + h) - x``. It is computed
+    on the side away from zero, where floating-point numbers are less dense: both ``x + step`` and
+    ``x - step`` are then exact, and dividing by ``step`` makes no error. (Exceptions: ``x + 2 * step`` may
+    be rounded by half a unit in the last place of ``x``; and if ``|x| < h`` the sums may be rounded by one
+    unit in the last place of ``h``.)
 
     Args:
-        x: parameters, any shape, float32 or float64.
-        h: the step wished for, positive.
+        x: Parameters, any shape, float32 or float64.
+        h: The step asked for, positive.
 
     Returns:
-        shape and dtype of ``x``; zero where ``h`` vanishes beside ``x``.
+        Shape and dtype of ``x``; zero where ``x + h`` rounds to ``x``.
 
     >>> x = np.array([0.1, -7.3])
     >>> step = representable_h(x, 1e-4)

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections.abc import Sequence
-from functools import partial
-from hashlib import sha256
 from typing import Any
 
 from distnum.common.errors import TrainingError
-from distnum.differentiation.black_box import BlackBox, LossFunction
 from distnum.scaling.measure import MeasuredJob
 from distnum.scaling.measurement import Measurement, Setting
 from distnum.storage.checkpoints import params_sha256
@@ -19,30 +14,11 @@ __all__ = ["check_nodes", "measured_identity", "missing_measurements"]
 
 
 def measured_identity(work: MeasuredJob) -> dict[str, Any]:
-    """What must be the same of the work where measurements are held beside each other."""
-    job, objective = work.job, work.job.objective
-    found = {name: value for name, value in job.identity().items() if name != "steps"}
-    found |= {"mode": work.mode, "n_params": objective.n_params, "initial_sha256": params_sha256(job.initial.params)}
-    if job.network is None and isinstance(objective, BlackBox):
-        found |= _function_facts(objective.loss)
-    return found
-
-
-def _function_facts(loss: LossFunction) -> dict[str, Any]:
-    """Which function it is, and of which source; nothing of a source that cannot be had."""
-    function: Any = loss
-    bound = []
-    while isinstance(function, partial):
-        bound.append((function.args, function.keywords))
-        function = function.func
-    named = function if hasattr(function, "__qualname__") else type(function)
-    found = {"function": f"{named.__module__}.{named.__qualname__}"}
-    if bound:  # as far as it can be told without the places in memory
-        found["arguments_sha256"] = sha256(re.sub(r" at 0x\w+", "", repr(bound)).encode()).hexdigest()
-    try:
-        return found | {"source_sha256": sha256(inspect.getsource(named).encode()).hexdigest()}
-    except (OSError, TypeError):
-        return found
+    """What must be equal for measurements of two jobs to be compared."""
+    job = work.job
+    identity = {name: value for name, value in job.identity().items() if name != "steps"}
+    identity |= {"mode": work.mode, "n_params": job.objective.n_params}
+    return identity | {"initial_sha256": params_sha256(job.initial.params)} | job.subject.fingerprint()
 
 
 def check_nodes(before: Sequence[Measurement], one: Measurement) -> None:

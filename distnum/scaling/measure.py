@@ -13,25 +13,24 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from itertools import islice
 from time import perf_counter
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distnum.common.arrays import Array
 from distnum.common.checks import checked, choice, whole
 from distnum.common.errors import InputError, TrainingError
 from distnum.common.events import Event, log_event
 from distnum.differentiation.black_box import LossFunction
 from distnum.differentiation.parameters import Params
-from distnum.scaling.measurement import MODES, ClusterNodes, Measurement, Setting
+from distnum.scaling.measurement import MODES, NOT_FOR_SCALE, ClusterNodes, Measurement, Setting
 from distnum.storage.checkpoints import params_sha256
 from distnum.training.config import Config
 from distnum.training.job import Job
-from distnum.training.loop import run_steps
+from distnum.training.loop import Step, run_steps
 from distnum.training.placement import open_pool
-from distnum.training.prepare import network_job, prepare
-from distnum.workers.pool import Closing, Gathered, KeptSlices, Pool
+from distnum.training.prepare import prepare
+from distnum.workers.pool import BatchAt
 from distnum.workers.ray_pool.pool import RayPool
 from distnum.workers.tiles import balance, make_shards
 
@@ -40,9 +39,6 @@ log = logging.getLogger("distnum")
 
 # A measurement in which a worker was lost is made again, so often.
 _MOST_LOSSES = 3
-
-# In weak scaling the number by which workers know a step says for how many its batch is: so many times that.
-_STEPS = 2**32
 
 
 @dataclass(frozen=True)
@@ -68,15 +64,14 @@ class MeasuredJob:
         return len(self.costs)
 
 
-class _BatchesByWorkers:
-    """Batches for weak scaling: the number says for how many workers, and which step; without that for the fewest."""
+class _GrowingBatches:
+    """Batches for weak scaling: the variant is the number of workers, by default the smallest."""
 
-    def __init__(self, sources: Mapping[int, Callable[[int], Any]]) -> None:
+    def __init__(self, sources: Mapping[int, BatchAt]) -> None:
         self._sources = sources
 
-    def __call__(self, number: int) -> Any:
-        n_workers, step = divmod(number, _STEPS)
-        return self._sources[n_workers or min(self._sources)](step)
+    def __call__(self, step: int, n_workers: int | None = None) -> Any:
+        return self._sources[min(self._sources) if n_workers is None else n_workers](step)
 
 
 def plan_settings(workers: Sequence[int], threads: Sequence[int]) -> list[Setting]:
@@ -113,12 +108,7 @@ def prepare_measured_job(
     """
     checked("mode", mode, choice(*MODES))
     most = max(setting.workers for setting in settings)
-    fixed = {
-        "workers": most,
-        "threads_per_worker": 1,
-        "steps": 2**62,
-        "on_nonfinite": "stop",
-    }
+    fixed = dict(zip(NOT_FOR_SCALE, (most, 1, 2**62, "stop"), strict=True))
     job = prepare(loss, params, data, config, {**options, **fixed})
     objective = job.objective
     if not objective.thread_safe and any(setting.threads > 1 for setting in settings):
@@ -137,20 +127,15 @@ def prepare_measured_job(
 
 
 def _with_growing_batches(job: Job, settings: Sequence[Setting]) -> Job:
-    """The same job with a batch for each number of workers: so many times the batch size."""
-    if job.network is None or job.dataset is None:
-        raise InputError(
-            "mode is 'weak', which grows the batch with the workers; a loss function decides itself what it does with "
-            "a batch, so it must be 'strong'."
-        )
+    """The same job with a batch for each number of workers: that multiple of the batch size."""
     sources = {}
     for n_workers in sorted({setting.workers for setting in settings}):
-        grown = replace(job.config, batch_size=job.config.batch_size * n_workers)
+        config = replace(job.config, batch_size=job.config.batch_size * n_workers)
         try:
-            sources[n_workers] = network_job(grown, job.dataset, job.network.activation).batch_at
+            sources[n_workers] = job.subject.batches(config)
         except InputError as error:
             raise InputError(f"mode is 'weak' and workers holds {n_workers}: {error}") from None
-    return replace(job, batch_at=_BatchesByWorkers(sources))
+    return replace(job, batch_at=_GrowingBatches(sources))
 
 
 def measure_scaling(
@@ -197,30 +182,14 @@ def measure_scaling(
 def _measured(
     work: MeasuredJob, pool: RayPool, setting: Setting, repeat: int, n_steps: int, warmup: int
 ) -> Measurement:
-    offset = setting.workers * _STEPS if work.mode == "weak" else 0
-    pool.use(setting.workers, setting.threads, offset)
-    recorder = _Recorder(pool)
-    job = replace(work.job, batch_at=lambda step: work.job.batch_at(offset + step))
+    """Measure some steps from the initial state on."""
+    pool.use(setting.workers, setting.threads, setting.workers if work.mode == "weak" else None)
     rows: list[dict[str, float]] = []
-    state = job.initial
+    state = work.job.initial
     started = perf_counter()
-    for number, step in enumerate(islice(run_steps(job, recorder, state), warmup + n_steps)):
-        step_s = perf_counter() - started
+    for number, step in enumerate(islice(run_steps(work.job, pool, state), warmup + n_steps)):
         if number >= warmup:
-            found = recorder.found
-            row = {
-                "broadcast_s": found.broadcast_s,
-                "dispatch_s": found.dispatch_s,
-                "compute_s": step.compute_s,
-                "gather_s": step.dispatch_gather_s - found.broadcast_s - found.dispatch_s,
-                "update_s": step.update_s,
-            }
-            row["other_s"] = step_s - sum(row.values())
-            row |= {"step_s": step_s, "mean_compute_s": found.mean_compute_s}
-            row["balance"] = found.compute_s / found.mean_compute_s if found.mean_compute_s > 0 else 1.0
-            computed_s = sum(one.compute_s for _, one in found.answers)
-            row["busy"] = sum(one.cpu_s for _, one in found.answers) / max(computed_s * setting.threads, 1e-300)
-            rows.append(row)
+            rows.append(_seconds_of(step, perf_counter() - started))
         state = step.state
         started = perf_counter()
     medians = {name: float(np.median([row[name] for row in rows])) for name in rows[0]}
@@ -228,7 +197,7 @@ def _measured(
         mode=work.mode,
         workers=setting.workers,
         threads=setting.threads,
-        nodes=pool.n_nodes,
+        nodes=len(pool.node_cpus(used=True)),
         repeat=repeat,
         steps=n_steps,
         warmup=warmup,
@@ -242,40 +211,28 @@ def _measured(
 
 
 def _place_of(pool: RayPool) -> ClusterNodes:
-    return ClusterNodes(_asked_over(pool), tuple(pool.node_cpus()), pool.n_nodes)
+    return ClusterNodes(_asked_over(pool), tuple(pool.node_cpus()), len(pool.node_cpus(used=True)))
 
 
 def _asked_over(pool: RayPool) -> str:
     return "sockets" if pool.own_session else "Ray"
 
 
-class _Recorder(Closing):
-    """A pool that remembers what its last gradient was."""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-        self.found = cast("Gathered", None)
-
-    @property
-    def n_workers(self) -> int:
-        return self._pool.n_workers
-
-    @property
-    def n_threads(self) -> int:
-        return self._pool.n_threads
-
-    def plan(self, costs: NDArray[np.float64]) -> None:
-        self._pool.plan(costs)
-
-    def gradient(
-        self,
-        step: int,
-        params: Array,
-        meanwhile: Callable[[], None] = lambda: None,
-        kept: KeptSlices | None = None,
-    ) -> Gathered:
-        self.found = self._pool.gradient(step, params, meanwhile, kept)
-        return self.found
-
-    def close(self) -> None:
-        pass
+def _seconds_of(step: Step, step_s: float) -> dict[str, float]:
+    """The quantities of ``Measurement`` for one step."""
+    timings = step.timings
+    row = {
+        "broadcast_s": timings.broadcast_s,
+        "dispatch_s": timings.dispatch_s,
+        "compute_s": timings.compute_s,
+        "gather_s": step.dispatch_gather_s - timings.broadcast_s - timings.dispatch_s,
+        "update_s": step.update_s,
+    }
+    mean_s = timings.mean_compute_s
+    return row | {
+        "other_s": step_s - sum(row.values()),
+        "step_s": step_s,
+        "mean_compute_s": mean_s,
+        "balance": timings.compute_s / mean_s if mean_s > 0 else 1.0,
+        "busy": timings.busy,
+    }

@@ -1,17 +1,70 @@
-"""What the fields of a configuration may be."""
+"""Dataclasses with checked fields, and what the fields of a configuration may be."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from distnum.common.checks import Check, as_int, real, whole
+from distnum.common.checks import Check, as_int, checked, host_and_port, real, whole
+from distnum.common.errors import InputError
 from distnum.networks.activations import CUSTOM, get_activation
 
-__all__ = ["ACTIVATION", "ADDRESS", "RESOURCES", "SIZES", "TEXT", "WORKERS", "resources_of", "workers_range"]
+__all__ = [
+    "ACTIVATION",
+    "ADDRESS",
+    "RESOURCES",
+    "SIZES",
+    "TEXT",
+    "WORKERS",
+    "CheckedFields",
+    "checked_field",
+    "resources_of",
+    "workers_range",
+]
+
+F = TypeVar("F", bound="CheckedFields")
+
+
+def checked_field(check: Check, help: str, default: Any, metavar: str | None = None, group: str = "") -> Any:
+    """A dataclass field with a check, and help for the command line."""
+    return field(default=default, metadata={"check": check, "help": help, "metavar": metavar, "group": group})
+
+
+@dataclass(frozen=True)
+class CheckedFields:
+    """A frozen dataclass whose fields are made by ``checked_field``: values are checked and converted."""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            object.__setattr__(self, item.name, checked(item.name, getattr(self, item.name), item.metadata["check"]))
+
+    def with_changes(self: F, changes: Mapping[str, Any], source: str = "") -> F:
+        """A copy with some fields changed; ``source`` is put before error messages.
+
+        Raises:
+            InputError: There is no such field, or a value is not allowed.
+        """
+        names = [item.name for item in fields(self)]
+        for name in changes:
+            if name not in names:
+                close = difflib.get_close_matches(name, names, n=1)
+                hint = f"; did you mean {close[0]!r}?" if close else f"; the fields are {', '.join(names)}."
+                raise InputError(f"{source}{name!r} is not a field of a configuration{hint}")
+        try:
+            return replace(self, **changes)
+        except InputError as error:
+            raise InputError(f"{source}{error}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain numbers, texts and lists, without those that are None."""
+        pairs = ((item.name, getattr(self, item.name)) for item in fields(self))
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in pairs if v is not None}
+
 
 _MOST_UNITS = 1_000_000
 _MOST_WORKERS = 100_000
@@ -52,7 +105,7 @@ def _workers(value: Any) -> int | str:
 
 
 def workers_range(workers: int | str) -> tuple[int, int | None]:
-    """The least and the most workers that a field ``workers`` allows; None for as many as suit the cluster.
+    """The smallest and the largest number of workers that a field ``workers`` allows; None for no limit.
 
     >>> workers_range("2:8"), workers_range(4), workers_range("auto")
     ((2, 8), (4, 4), (1, None))
@@ -65,8 +118,7 @@ def workers_range(workers: int | str) -> tuple[int, int | None]:
 
 def _address(value: Any) -> str:
     text = _text(value)
-    host, _, port = text.removeprefix("ray://").rpartition(":")
-    if text not in ("auto", "local") and not (host and port.isdecimal() and 0 < int(port) < 65536):
+    if text not in ("auto", "local") and host_and_port(text) is None:
         raise ValueError
     return text
 
@@ -80,22 +132,22 @@ def _resources(value: Any) -> str:
 
 
 def resources_of(resources: str | None) -> dict[str, float]:
-    """What a field ``resources`` asks for, by name.
+    """The amounts in a field ``resources``, by name.
 
     >>> resources_of("GPU=1,spot=0.1")
     {'GPU': 1.0, 'spot': 0.1}
     """
-    found: dict[str, float] = {}
+    amounts: dict[str, float] = {}
     for item in resources.split(",") if resources else ():
         name, _, amount = item.partition("=")
         number = real(above=0).convert(amount)
-        if not name.strip() or name.strip() in found or name.strip() == "CPU":
+        if not name.strip() or name.strip() in amounts or name.strip() == "CPU":
             raise ValueError
-        found[name.strip()] = number
-    return found
+        amounts[name.strip()] = number
+    return amounts
 
 
-RESOURCES = Check("NAME=NUMBER,... of what Ray calls resources, but for CPU, each number above 0", _resources)
+RESOURCES = Check("NAME=NUMBER,... with names of Ray resources other than CPU, and numbers above 0", _resources)
 ADDRESS = Check("HOST:PORT of a Ray cluster's head, or auto", _address)
 WORKERS = Check("'auto' or a whole number of at least 0 and at most 100,000, or two of them as in 2:8", _workers)
 TEXT = Check("a text that is not empty", _text)

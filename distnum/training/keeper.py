@@ -1,18 +1,23 @@
-"""Keeps a run while it is trained: rows, events and checkpoints, on a thread of its own where they take time."""
+"""Keeps a run while it is trained: rows, events, checkpoints, and at the end the model and the result."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from distnum.common.errors import TrainingError
 from distnum.common.events import Event, log_event
 from distnum.storage.checkpoints import State
 from distnum.storage.run_folder import RunFolder
 from distnum.training.job import Job
+from distnum.training.loop import Step
+from distnum.training.result import TrainResult
 from distnum.training.unfinished import UnfinishedStep
 
 __all__ = ["Keeper"]
@@ -21,89 +26,151 @@ log = logging.getLogger("distnum")
 
 
 class Keeper:
-    """Writes what is to be kept of a training; without a folder nothing is.
+    """Collects the rows and events of a training, and writes them and the state to the run's folder, if it has one.
 
-    A checkpoint is written while the training goes on, until the next one is due. What cannot
-    be written is raised as a ``TrainingError``, at the latest by the next call, or with
-    ``on_write_error = "continue"`` said as a warning, and tried again.
+    A checkpoint is written on a thread while the training goes on, until the next one is due. An error in
+    writing is raised as ``TrainingError``, at the latest by the next call; with ``on_write_error =
+    "continue"`` it is logged as a warning, and writing is tried again.
 
     Args:
-        run: its folder, or None.
-        job: that is trained.
+        run: Folder of the run, or None.
+        job: Job that is trained.
+
+    Attributes:
+        rows: Rows of ``metrics.jsonl``.
+        events: Rows of ``events.jsonl``, of this process.
+        slices: Keeps finished slices of long steps; None without a folder.
     """
 
     def __init__(self, run: RunFolder | None, job: Job) -> None:
         self._run = run
+        self._job = job
         self._identity = job.identity() if run is not None else {}
-        self._config = job.config
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="distnum-checkpoints")
         self._writing: Future[Any] | None = None
         self._writing_step = self._saved_step = -1
+        self._state = job.initial
+        self.rows: list[dict[str, Any]] = []
         self.events: list[dict[str, Any]] = []
-        self.slices = None
+        self.slices: UnfinishedStep | None = None
         if run is not None:
             self.slices = UnfinishedStep(
                 run.slices_folder, job.objective, self._identity, self._slices_failed, self._slices_written
             )
 
+    # --- the course of a training -------------------------------------------------
+
+    def begin(self, state: State, resumed: bool, new_config: Mapping[str, Any] | None = None) -> None:
+        """Prepare the run's files to continue from a state; before this nothing in the folder is changed."""
+        self._state = state
+        if self._run is not None and resumed:
+            self.rows.extend(self._run.rows.continue_from(state.step))
+            if new_config is not None:
+                self._run.rewrite_config(new_config)
+
+    @contextlib.contextmanager
+    def keeping(self, state: State, resumed: bool, new_config: Mapping[str, Any] | None = None) -> Iterator[None]:
+        """Keep a training from a state on; at the end, also after an exception, save the state that was reached."""
+        self.begin(state, resumed, new_config)
+        if resumed:
+            self.note(Event("resumed", f"continued after step {state.step:,}.", state.step))
+        try:
+            yield
+            self._save(self._state, now=True)
+            self._close()
+        except BaseException:
+            with contextlib.suppress(TrainingError):  # it has been reported
+                if self._state.step > state.step:
+                    self._save(self._state, now=True)
+                self._close()
+            raise
+        if self.slices is not None and self._state.step >= self._job.config.steps:
+            self.slices.clear()
+
+    def record(self, step: Step) -> dict[str, Any]:
+        """Keep a step: its row, with an evaluation if that is due, and a checkpoint if that is due; return the row."""
+        config, self._state = self._job.config, step.state
+        completed = step.step >= config.steps
+        row = step.row() | ({} if np.isfinite(step.loss) else {"skipped": True})
+        if completed or step.step % config.evaluate_every == 0:
+            row |= self._test_row()
+        if self.rows and self.rows[-1]["step"] >= step.step:
+            del self.rows[step.step - self.rows[-1]["step"] - 1 :]
+            self._write(lambda run: run.rows.rewrite(self.rows), step.step)
+        self.rows.append(row)
+        self._write(lambda run: run.rows.append(row), step.step)
+        if step.step % config.checkpoint_every == 0 and not completed:
+            self._save(step.state)
+        return row
+
+    def _test_row(self) -> dict[str, float]:
+        test = self._job.subject.evaluate(self._state.params)
+        if test is None:
+            return {}
+        row = {"test_loss": test.loss}
+        return row if test.accuracy is None else row | {"test_accuracy": test.accuracy}
+
+    def keep_result(self, result: TrainResult) -> bool:
+        """Write the model and the result; return whether they are written."""
+        header = self._job.subject.header() | {"params_sha256": result.params_sha256}
+        step = self._state.step
+        written = self._write(lambda run: run.write_model(result.named_params, header), step)
+        return written and self._write(lambda run: run.write_result(result.to_dict()), step)
+
+    # --- events -------------------------------------------------------------------
+
     def event(self, event: Event) -> None:
-        """Say what happened, and keep it."""
+        """Log an event and keep it."""
         log_event(event)
         self.note(event)
 
     def note(self, event: Event) -> None:
-        """Keep what has been said already."""
+        """Keep an event that has been logged already."""
         row = event.row()
         self.events.append(row)
         if self._run is not None and self._run.path.exists():
             try:
                 self._run.append_event(row)
             except TrainingError as error:
-                log.warning(str(error))  # it has been said, and a training does not end for want of a note
+                log.warning(str(error))  # the event was logged; a training does not end for a missing row
 
-    def row(self, row: Mapping[str, Any]) -> None:
-        """Keep the row of a step."""
+    # --- writing ------------------------------------------------------------------
+
+    def _write(self, write: Any, step: int) -> bool:
+        """Call ``write`` with the run's folder, if there is one; return whether that succeeded."""
         if self._run is not None:
             try:
-                self._run.append(row)
+                write(self._run)
             except TrainingError as error:
-                self._failed(error, int(row["step"]))
+                self._failed(error, step)
+                return False
+        return True
 
-    def rolled_back(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Only these rows hold still."""
-        if self._run is not None:
-            try:
-                self._run.rewrite_rows(rows)
-            except TrainingError as error:
-                self._failed(error, int(rows[-1]["step"]) if rows else 0)
-
-    def save(self, state: State, now: bool = False) -> None:
+    def _save(self, state: State, now: bool = False) -> None:
         """Write a checkpoint; with ``now`` it is on the disk when this returns."""
-        run, config = self._run, self._config
-        if run is None:
-            return
-        try:
-            self._finish_writing()
-            if state.step == self._saved_step:
-                return
-            run.write_rows()
-            self._writing_step = state.step
-            self._writing = self._thread.submit(
-                run.save_checkpoint, state, self._identity, config.keep_checkpoints, config.checkpoint_every
-            )
-            if now:
-                self._finish_writing()
-        except TrainingError as error:
-            self._failed(error, state.step)
+        self._write(lambda run: self._start_saving(run, state, now), state.step)
 
-    def _finish_writing(self) -> None:
+    def _start_saving(self, run: RunFolder, state: State, now: bool) -> None:
+        self._finish_saving()
+        if state.step == self._saved_step:
+            return
+        config = self._job.config
+        run.rows.write()
+        self._writing_step = state.step
+        self._writing = self._thread.submit(
+            run.save_checkpoint, state, self._identity, config.keep_checkpoints, config.checkpoint_every
+        )
+        if now:
+            self._finish_saving()
+
+    def _finish_saving(self) -> None:
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
             self._saved_step = self._writing_step
 
     def _failed(self, error: TrainingError, step: int) -> None:
-        if self._config.on_write_error == "stop":
+        if self._job.config.on_write_error == "stop":
             raise error
         log.warning(str(error))
         self.note(Event("not_written", str(error), step))
@@ -112,7 +179,7 @@ class Keeper:
         log.warning(f"{path} cannot be written: {error.strerror or error}. The step goes on.")
 
     def _slices_written(self) -> None:
-        """Put them to where the run is mirrored, after what is being put there."""
+        """Mirror the slices, after the checkpoint that is being written."""
         self._thread.submit(self._publish_slices)
 
     def _publish_slices(self) -> None:
@@ -122,14 +189,14 @@ class Keeper:
         except TrainingError as error:
             log.warning("%s The step goes on.", error)
 
-    def close(self) -> None:
-        """Wait for what is being written.
+    def _close(self) -> None:
+        """Wait for the checkpoint that is being written.
 
         Raises:
-            TrainingError: it cannot be, and that is not to be passed over.
+            TrainingError: It cannot be written, and ``on_write_error`` is ``"stop"``.
         """
         try:
-            self._finish_writing()
+            self._finish_saving()
         except TrainingError as error:
             self._failed(error, 0)
         finally:

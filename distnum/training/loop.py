@@ -1,10 +1,9 @@
-"""The training loop: one SGD step after the other, as a generator of records."""
+"""The training loop: a generator that yields one record for each SGD step."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -17,30 +16,30 @@ from distnum.common.machine import single_threaded_blas
 from distnum.storage.checkpoints import State, frozen
 from distnum.training.job import Job
 from distnum.training.optimizers import Schedule, clip
-from distnum.workers.planner import Planner
-from distnum.workers.pool import Gathered, KeptSlices, Pool
+from distnum.workers.pool import Gathered, KeptSlices, Pool, Timings
 
 __all__ = ["Step", "run_steps"]
 
-# So many steps in a row may be skipped, and so small may the learning rate become.
+# Limits: steps skipped in a row, and the smallest factor of the learning rate.
 _MOST_SKIPPED = 50
 _LEAST_RATE_FACTOR = 1e-3
 
 
 @dataclass(frozen=True)
 class Step:
-    """One SGD iteration.
+    """One SGD step.
 
     Attributes:
-        step: its number, counted from 1.
-        loss: of the step's batch, before the update.
-        learning_rate: of this step.
+        step: Number of the step, counted from 1.
+        loss: Loss of the step's batch, before the update.
+        learning_rate: Learning rate of this step.
         grad_norm: Euclidean norm of the gradient, before clipping.
-        loss_evaluations: losses that the gradient took.
-        compute_s: seconds of the slowest worker.
-        dispatch_gather_s: seconds of planning, sending and gathering beside that.
-        update_s: seconds of checking and applying the gradient.
-        state: after the update.
+        loss_evaluations: Number of losses evaluated for the gradient.
+        compute_s: Seconds that the busiest worker computes.
+        dispatch_gather_s: Seconds of planning, sending and gathering in addition to that.
+        update_s: Seconds of checking and applying the gradient.
+        state: State after the update.
+        timings: Where the time of the gradient went.
     """
 
     step: int
@@ -52,15 +51,16 @@ class Step:
     dispatch_gather_s: float
     update_s: float
     state: State = field(repr=False)
+    timings: Timings = field(repr=False)
 
     @property
     def params(self) -> Array:
-        """The parameters after the update, flat and read-only."""
+        """Parameters after the update, flat and read-only."""
         return self.state.params
 
     def row(self) -> dict[str, Any]:
-        """As it stands in ``metrics.jsonl``."""
-        return {name: value for name, value in vars(self).items() if name != "state"}
+        """Row of ``metrics.jsonl``."""
+        return {name: value for name, value in vars(self).items() if name not in ("state", "timings")}
 
 
 def run_steps(
@@ -71,44 +71,39 @@ def run_steps(
     kept: KeptSlices | None = None,
     on_event: OnEvent = log_event,
 ) -> Iterator[Step]:
-    """The steps of a job from a state on; the state after each is in its record.
+    """Run the steps of a job from a state on.
 
-    After a step that was not finite the numbers may go back, with ``on_nonfinite = "rollback"``.
+    After a step that is not finite the step numbers go back, with ``on_nonfinite = "rollback"``.
 
     Args:
-        job, pool: what is computed, and where.
-        state: where to begin.
-        safe: the last checkpoint before it, where steps are counted as planned; by default
-            ``state`` itself.
-        kept: keeps what is finished of a long step.
-        on_event: called with each event: steps that are not finite.
+        job, pool: What is computed, and where.
+        state: State to begin with.
+        safe: State to roll back to until the next checkpoint; by default ``state``.
+        kept: Keeps finished slices of long steps.
+        on_event: Called with an event for each step that is not finite.
+
+    Yields:
+        A record of each step; it holds the state after the step.
 
     Raises:
-        TrainingError: a loss or a gradient is not finite, or the workers are lost.
+        TrainingError: A loss or gradient is not finite, or the workers are lost.
     """
-    config, objective = job.config, job.objective
-    optimizer = job.optimizer
+    config, optimizer = job.config, job.optimizer
     schedule = Schedule(
         config.schedule, config.learning_rate, config.steps, config.schedule_every, config.schedule_factor
     )
-    planner = Planner(job, pool)
-    planner.plan(state.step + 1)
     safe = state if safe is None else safe
     n_skipped = 0
     while state.step < config.steps:
         number = state.step + 1
         learning_rate = schedule.at(number) * state.rate_factor
         started = perf_counter()
-        # The next step is planned while the workers compute, from what the one before has
-        # cost: who computes what need not be perfect, and decides no bits.
-        plan_next = partial(planner.plan, min(number + 1, config.steps))
         try:
             with single_threaded_blas():
-                found = pool.gradient(number, state.params, plan_next, kept)
-                planner.learn(found)
-                gathered = perf_counter()
-                _check_finite(job, number, learning_rate, found)
-                grad, grad_norm = clip(found.grad, config.clip_norm)
+                gathered = pool.compute(number, state.params, kept)
+                gathered_at = perf_counter()
+                _check_finite(job, number, learning_rate, gathered)
+                grad, grad_norm = clip(gathered.answers, config.clip_norm)
                 with np.errstate(over="ignore", invalid="ignore"):
                     params, optimizer_state = optimizer.update(
                         grad, state.optimizer_state, state.params, learning_rate, number
@@ -116,21 +111,18 @@ def run_steps(
         except NotFiniteError as error:
             if config.on_nonfinite == "stop":
                 raise
-            planner.plan(number)  # in case it was not yet
             if config.on_nonfinite == "rollback":
                 state = safe = _rolled_back(safe, state, number, error, on_event)
-                planner.plan(state.step + 1)
                 continue
             n_skipped += 1
             if n_skipped == _MOST_SKIPPED:
                 raise TrainingError(f"{error} {n_skipped} steps in a row have been skipped.") from None
             on_event(Event("step_skipped", f"{error} The step is skipped.", number))
-            grad_norm, loss, compute_s, gathered = float("nan"), float("nan"), 0.0, perf_counter()
+            loss, grad_norm, timings, gathered_at = float("nan"), float("nan"), Timings(), perf_counter()
             state = State(number, state.params, state.optimizer_state, state.rate_factor)
-            planner.plan(min(number + 1, config.steps))
         else:
             n_skipped = 0
-            loss, compute_s = found.loss, found.compute_s
+            loss, timings = gathered.value, gathered.timings
             state = State(number, frozen(params), optimizer_state, state.rate_factor)
         if number % config.checkpoint_every == 0:
             safe = state
@@ -139,11 +131,12 @@ def run_steps(
             loss=loss,
             learning_rate=learning_rate,
             grad_norm=grad_norm,
-            loss_evaluations=objective.n_evaluations,
-            compute_s=compute_s,
-            dispatch_gather_s=max(0.0, gathered - started - compute_s),
-            update_s=perf_counter() - gathered,
+            loss_evaluations=job.objective.n_evaluations,
+            compute_s=timings.compute_s,
+            dispatch_gather_s=max(0.0, gathered_at - started - timings.compute_s),
+            update_s=perf_counter() - gathered_at,
             state=state,
+            timings=timings,
         )
 
 
@@ -163,8 +156,8 @@ def _rolled_back(safe: State, state: State, number: int, error: NotFiniteError, 
     return State(safe.step, safe.params, safe.optimizer_state, factor)
 
 
-def _check_finite(job: Job, number: int, learning_rate: float, found: Gathered) -> None:
-    config, loss, grad = job.config, found.loss, found.grad
+def _check_finite(job: Job, number: int, learning_rate: float, gathered: Gathered) -> None:
+    config, loss, grad = job.config, gathered.value, gathered.answers
     if number > 1:
         remedy = f"Try a smaller learning rate than {learning_rate:g}, or clip_norm."
     else:  # no update has been made yet
@@ -173,7 +166,7 @@ def _check_finite(job: Job, number: int, learning_rate: float, found: Gathered) 
     if not np.isfinite(loss):
         raise NotFiniteError(f"The loss is {loss} in step {number}. {remedy}")
     with np.errstate(over="ignore", invalid="ignore"):
-        square = np.dot(grad, grad)  # finite only if all are, and quickly found
+        square = np.dot(grad, grad)  # finite only if all are, and fast
     if not np.isfinite(square) and not np.isfinite(grad).all():
         index = int(np.flatnonzero(~np.isfinite(grad))[0])
         raise NotFiniteError(

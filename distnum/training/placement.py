@@ -1,4 +1,4 @@
-"""Where a job runs: what its steps will cost, how many workers pay, and the pool that follows."""
+"""Chooses where a job runs: estimates what its steps cost, how many workers pay, and opens the pool."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from distnum.workers.serial_pool import SerialPool
 __all__ = ["best_counts", "estimate_gradient_s", "estimate_step_s", "open_pool"]
 
 
-# Measured (benchmarks.overhead, benchmarks.scaling): what one more worker adds to a step, what one
-# more thread of a worker does, and what a step costs beside computing.
+# Measured (benchmarks.overhead, benchmarks.scaling): seconds that one more worker and one more
+# thread of a worker add to a step, and overhead of a step on workers.
 _CALL_S = 0.0025
 _THREAD_S = 0.0025
-
-# The share of a network's gradient that every worker computes for itself, and that one thread does.
-_REPEATED, _SERIAL = 0.15, 0.1
 _ROUND_TRIP_S = 0.004
+# Fraction of a network's gradient that every worker repeats, and that one thread computes alone.
+_REPEATED, _SERIAL = 0.15, 0.1
+# A gradient is estimated from tiles that take this long.
 _ESTIMATE_FOR_S = 0.1
-_TRIAL_STEPS = 8
-_TRIAL_FOR_S = 1.0
+# Short steps are estimated from this many trial steps, if they take at most this long.
+_TRIAL_STEPS, _TRIAL_FOR_S = 8, 1.0
 
 
 def estimate_gradient_s(job: Job) -> float:
-    """Seconds that one core needs for one gradient, from computing some of its tiles here."""
+    """Estimate the seconds of one gradient on one core, by computing some of its tiles in this process."""
     params = job.initial.params.copy()
     grad = np.empty_like(params)
     with single_threaded_blas():
@@ -45,17 +45,17 @@ def estimate_gradient_s(job: Job) -> float:
         costs = point.costs
         order = np.argsort(-costs, kind="stable")
         if job.objective.thread_safe:
-            # Compiles, or loads what was compiled, outside the measurement: some tiles of every layer.
-            point.grad_slice(np.unique(np.linspace(0, len(order) - 1, 64).astype(np.int64)), grad)
+            # Some tiles of every layer, so that compiling is not measured.
+            point.compute(np.unique(np.linspace(0, len(order) - 1, 64).astype(np.int64)), grad)
         started = perf_counter()
-        point.grad_slice(order[-1:], grad)
-        setup_s = perf_counter() - started  # of the cheapest tile: what does not grow with the tiles
+        point.compute(order[-1:], grad)
+        setup_s = perf_counter() - started  # the cheapest tile: time that does not grow with the tiles
         n_tiles = 1
         while True:
-            # Evenly through the costs, so that the sample is like the whole.
+            # Tiles evenly spaced by cost represent all tiles.
             sample = np.unique(order[np.linspace(0, len(order) - 1, n_tiles).astype(np.int64)])
             started = perf_counter()
-            point.grad_slice(sample, grad)
+            point.compute(sample, grad)
             elapsed = perf_counter() - started
             if elapsed > _ESTIMATE_FOR_S or n_tiles >= len(order):
                 share = costs[sample].sum() / max(costs.sum(), 1e-300)
@@ -68,13 +68,15 @@ def estimate_gradient_s(job: Job) -> float:
 def best_counts(
     gradient_s: float, n_cpus: int, n_nodes: int = 1, n_threads: int | None = None, threads_pay: bool = True
 ) -> tuple[int, int]:
-    """How many workers, and threads of each, make the shortest step: computing is shared, calls add up.
+    """Numbers of workers, and of threads of each, that make the shortest step.
+
+    Computing is shared among the workers; the time of asking them grows with their number.
 
     Args:
-        gradient_s: what a gradient costs on one core.
-        n_cpus, n_nodes: of the cluster; every node gets a worker.
-        n_threads: of each worker where the user has decided that.
-        threads_pay: whether a worker can use more than one.
+        gradient_s: Seconds of a gradient on one core.
+        n_cpus, n_nodes: CPUs and nodes of the cluster; every node gets a worker.
+        n_threads: Threads of each worker, if the user has chosen that.
+        threads_pay: Whether a worker can use more than one thread.
 
     >>> best_counts(0.003, n_cpus=2), best_counts(0.02, n_cpus=2), best_counts(0.02, n_cpus=2, threads_pay=False)
     ((1, 1), (1, 2), (2, 1))
@@ -83,8 +85,8 @@ def best_counts(
     threads = [n_threads] if n_threads else range(1, (n_cpus // n_nodes if threads_pay else 1) + 1)
     candidates = [(k, t) for t in threads for k in range(n_nodes, max(n_nodes, n_cpus // t) + 1)]
 
-    def step_s(layout: tuple[int, int]) -> float:
-        k, t = layout
+    def step_s(counts: tuple[int, int]) -> float:
+        k, t = counts
         repeated, serial = (_REPEATED, _SERIAL) if threads_pay else (0, 0)
         compute_s = gradient_s * (repeated + (1 - repeated) / k) * (serial + (1 - serial) / t)
         return compute_s + _CALL_S * k + _THREAD_S * (t - 1)
@@ -93,36 +95,35 @@ def best_counts(
 
 
 def estimate_step_s(job: Job, pool: Pool, state: State, gradient_s: float) -> float:
-    """Seconds that a step will take with a pool: of a few steps whose results are thrown away, if they are short.
+    """Estimate the seconds of a step with a pool; if steps are short, from trial steps that are thrown away.
 
     Args:
-        job, pool: what is computed, and where.
-        state: where the training begins.
-        gradient_s: what a gradient costs on one core.
+        job, pool: What is computed, and where.
+        state: State that the training begins with.
+        gradient_s: Seconds of a gradient on one core.
     """
-    serial = isinstance(pool, SerialPool)
-    overhead_s = 0.0 if serial else _CALL_S * pool.n_workers + _ROUND_TRIP_S
+    overhead_s = 0.0 if job.config.workers == 0 else _CALL_S * pool.n_workers + _ROUND_TRIP_S
     expected_s = gradient_s / (pool.n_threads * pool.n_workers) + overhead_s
     if expected_s * _TRIAL_STEPS > _TRIAL_FOR_S:
         return expected_s
     ended = [perf_counter()]
-    with suppress(TrainingError):  # the training itself will meet it again, and say so
+    with suppress(TrainingError):  # the training itself will raise it again
         for _ in islice(run_steps(job, pool, state, on_event=lambda event: None), _TRIAL_STEPS):
             ended.append(perf_counter())
-    # The first step loads what workers need.
+    # The first step also loads code.
     return float(np.median(np.diff(ended)[1:])) if len(ended) > 2 else expected_s
 
 
 def open_pool(job: Job, gradient_s: float | None = None, on_event: OnEvent = log_event) -> Pool:
-    """The pool that the configuration asks for.
+    """Open the pool that the configuration asks for.
 
     Args:
-        job: what it will compute.
-        gradient_s: what a gradient costs, for ``workers = "auto"``; estimated if not given.
-        on_event: called with each event: workers that come and go.
+        job: Job to compute.
+        gradient_s: Seconds of a gradient on one core, for ``workers = "auto"``; estimated if not given.
+        on_event: Called with an event when a worker joins, is lost or fails to start.
 
     Raises:
-        InputError: the cluster cannot be had.
+        InputError: The cluster cannot be reached or has too few CPUs.
     """
     config, threads_pay = job.config, job.objective.thread_safe
     asked = None if config.threads_per_worker == "auto" else int(config.threads_per_worker)
@@ -157,5 +158,6 @@ def open_pool(job: Job, gradient_s: float | None = None, on_event: OnEvent = log
         warm_up=job.initial.params if threads_pay else None,
         n_asked=least,
         resources=resources_of(config.resources),
+        last_step=config.steps,
         on_event=on_event,
     )

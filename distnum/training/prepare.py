@@ -1,7 +1,8 @@
-"""The job that a configuration, or the arguments of ``train``, describe."""
+"""Makes the job that a configuration, or the arguments of ``train``, describe."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -14,28 +15,73 @@ from distnum.common.arrays import Array
 from distnum.common.errors import InputError
 from distnum.datasets.dataset import Dataset, arrays_sha256, batch_at, batch_of_rows
 from distnum.datasets.readers import load_data
-from distnum.differentiation.black_box import BlackBox, LossFunction, check_takes
+from distnum.differentiation.black_box import BlackBox, LossFunction, check_takes, no_batch
+from distnum.differentiation.objective import Objective
 from distnum.differentiation.parameters import Params, ParamsLayout
 from distnum.networks.activations import Activation
 from distnum.networks.dense import Network
 from distnum.networks.propagation.objective import Propagation
 from distnum.storage.checkpoints import State, frozen
 from distnum.training.config import Config
-from distnum.training.job import NETWORK_FIELDS, Job, log, optimizer_of
-from distnum.workers.work import Objective
+from distnum.training.job import Job, optimizer_of
+from distnum.training.subject import NETWORK_FIELDS, FunctionSubject, NetworkSubject
+from distnum.workers.pool import BatchAt
 
-__all__ = ["black_box_job", "network_job", "prepare"]
+__all__ = ["function_job", "network_job", "prepare"]
 
+log = logging.getLogger("distnum")
 
-# A shorter step finds few jumps of an activation that is flat between them.
+# A smaller step meets few jumps of an activation that is flat between them.
 _SMALL_FOR_JUMPS = 0.01
 
 
-def network_job(config: Config, dataset: Dataset | None = None, activation: Activation | None = None) -> Job:
-    """Training a network on a data set, with an activation: those given, or those that the configuration names.
+def prepare(
+    loss: str | LossFunction | None, params: Params | None, data: Any, config: Config | None, options: Mapping[str, Any]
+) -> Job:
+    """The job that the arguments of ``train`` describe.
 
     Raises:
-        InputError: the data cannot be read, or does not fit the configuration.
+        InputError: An argument cannot be used.
+    """
+    base = config if config is not None else Config()
+    if callable(loss):
+        if params is None:
+            raise InputError("params is missing; a loss function needs the parameters to begin with.")
+        for name in sorted(NETWORK_FIELDS & set(options)):
+            raise InputError(f"{name} is {options[name]!r}, but a loss function is no network; leave it out.")
+        if config is None:
+            base = replace(base, h="auto")
+        return function_job(loss, params, data, base.with_changes(options))
+    if loss is not None and not isinstance(loss, str):
+        raise InputError(f"loss is {loss!r:.60}; it must be a function, or the name of a network's loss.")
+    if params is not None:
+        raise InputError("params is given without a loss function; a network makes its own parameters from the seed.")
+    if loss is not None:
+        options = {**options, "loss": loss}
+    if isinstance(data, tuple):
+        if len(data) != 4:
+            raise InputError(f"data is a tuple of {len(data)}; it must be (x_train, y_train, x_test, y_test).")
+        x_train, y_train, x_test, y_test = (np.asarray(array) for array in data)
+        data = Dataset(x_train, y_train, x_test, y_test)
+    activation = options.get("activation")
+    own_activation = activation if isinstance(activation, Activation) else None
+    if isinstance(data, Dataset):
+        return network_job(base.with_changes(options), data, own_activation)
+    if data is not None:
+        options = {**options, "data": data}
+    return network_job(base.with_changes(options), activation=own_activation)
+
+
+def network_job(config: Config, dataset: Dataset | None = None, activation: Activation | None = None) -> Job:
+    """The job of training a network on a data set.
+
+    Args:
+        config: Configuration.
+        dataset: Data set; by default the one that the configuration names.
+        activation: Activation; by default the one that the configuration names.
+
+    Raises:
+        InputError: The data cannot be read, or does not fit the configuration.
     """
     if dataset is None:
         dataset = load_data(config.data)
@@ -44,12 +90,6 @@ def network_job(config: Config, dataset: Dataset | None = None, activation: Acti
         x = getattr(dataset, field)
         if x.dtype.kind == "f" and np.abs(x).max() > np.finfo(config.dtype).max:
             raise InputError(f"{dataset.name}: {field} holds {np.abs(x).max():g}, which {config.dtype} cannot hold.")
-    n_train = len(dataset.x_train)
-    if config.batch_size > n_train:
-        raise InputError(
-            f"batch_size is {config.batch_size:,}, but {dataset.name} has {n_train:,} training examples; "
-            "it must not be more."
-        )
     if config.loss == "cross_entropy" and not dataset.has_labels:
         raise InputError(
             f"loss is 'cross_entropy', but the targets of {dataset.name} are real numbers; "
@@ -60,6 +100,8 @@ def network_job(config: Config, dataset: Dataset | None = None, activation: Acti
         activation=activation if activation is not None else config.activation,
         loss=config.loss,
     )
+    subject = NetworkSubject(network, dataset)
+    batches = subject.batches(config)
     _check_memory(network, config)
     if network.activation.jumps and config.step_size < _SMALL_FOR_JUMPS:
         log.warning(
@@ -75,22 +117,14 @@ def network_job(config: Config, dataset: Dataset | None = None, activation: Acti
         objective = BlackBox(
             network.loss, layout, network.n_params, config.scheme, config.step_size, network.param_name
         )
-    return Job(
-        config=config,
-        objective=objective,
-        batch_at=partial(batch_at, dataset, config.seed, config.batch_size, config.dtype),
-        initial=_initial_state(config, params),
-        network=network,
-        dataset=dataset,
-        data_sha256=dataset.sha256,
-    )
+    return Job(config, subject, objective, batches, _initial_state(config, params), dataset.sha256)
 
 
 def _check_memory(network: Network, config: Config) -> None:
-    """Refuse a network that this machine cannot hold, before it tries."""
+    """Refuse a network that does not fit into this machine's memory."""
     import psutil
 
-    # Parameters, gradient, update and what the optimiser keeps; and the confusion matrix.
+    # Parameters, gradient, update and the optimiser's state; and the confusion matrix.
     n_bytes = 6 * 8 * network.n_params + 8 * network.n_outputs**2
     available = psutil.virtual_memory().available
     if n_bytes > available:
@@ -101,39 +135,41 @@ def _check_memory(network: Network, config: Config) -> None:
         )
 
 
-def black_box_job(loss: LossFunction, params: Params, data: Any, config: Config) -> Job:
-    """Training any callable ``loss(params, batch)``.
+def function_job(loss: LossFunction, params: Params, data: Any, config: Config) -> Job:
+    """The job of training any callable ``loss(params, batch)``.
 
     Args:
-        loss: what to make small.
-        params: where to begin: an array or a dict of arrays, float32 or float64.
-        data: an array or a tuple of arrays of one length (a batch is ``batch_size`` random
-            rows of each), a ``Dataset`` (a batch is ``(x, y)``), a function from the step,
-            counted from 1, to its batch, or None (the batch is None).
-        config: the fields about networks do not matter.
+        loss: Function to minimise.
+        params: Initial parameters: an array or a dict of arrays, float32 or float64.
+        data: As for ``distnum.train``.
+        config: Configuration; its fields about networks do not matter.
+
+    Raises:
+        InputError: An argument cannot be used.
     """
     layout, flat = ParamsLayout.of(params)
     check_takes(loss, "loss", ("params", "batch"))
     config = replace(config, dtype=str(flat.dtype))
     h = None if config.h == "auto" else float(config.h)
     return Job(
-        config=config,
-        objective=BlackBox(loss, layout, flat.size, config.scheme, h),
-        batch_at=_batches(data, config),
-        initial=_initial_state(config, flat),
-        layout=layout,
-        data_sha256=_data_sha256(data),
+        config,
+        FunctionSubject(loss, layout, flat.size),
+        BlackBox(loss, layout, flat.size, config.scheme, h),
+        _batches(data, config),
+        _initial_state(config, flat),
+        _data_sha256(data),
     )
 
 
-def _batches(data: Any, config: Config) -> Callable[[int], Any]:
+def _batches(data: Any, config: Config) -> BatchAt:
     if data is None:
-        return _no_batch
+        return no_batch
+    source: Callable[[int], Any]
     if isinstance(data, Dataset):
         n_rows = len(data.x_train)
-        source: Callable[[int], Any] = partial(batch_at, data, config.seed, config.batch_size, config.dtype)
+        source = partial(batch_at, data, config.seed, config.batch_size, config.dtype)
     elif callable(data):
-        return cast("Callable[[int], Any]", data)
+        return cast("BatchAt", data)
     elif isinstance(data, (str, Path)):
         raise InputError(f"data is {str(data)!r}; for a loss function it must be arrays, or distnum.load_data of it.")
     else:
@@ -159,42 +195,5 @@ def _data_sha256(data: Any) -> str | None:
     return arrays_sha256(*(data if isinstance(data, (tuple, list)) else (data,)))
 
 
-def _no_batch(step: int) -> None:
-    return None
-
-
 def _initial_state(config: Config, params: Array) -> State:
     return State(0, frozen(params), optimizer_of(config).initial_state(params))
-
-
-def prepare(
-    loss: str | LossFunction | None, params: Params | None, data: Any, config: Config | None, options: Mapping[str, Any]
-) -> Job:
-    """The job that the arguments of ``train`` and ``steps`` describe."""
-    base = config if config is not None else Config()
-    if callable(loss):
-        if params is None:
-            raise InputError("params is missing; a loss function needs the parameters to begin with.")
-        for name in sorted(NETWORK_FIELDS & set(options)):
-            raise InputError(f"{name} is {options[name]!r}, but a loss function is no network; leave it out.")
-        if config is None:
-            base = replace(base, h="auto")
-        return black_box_job(loss, params, data, base.with_changes(options))
-    if loss is not None and not isinstance(loss, str):
-        raise InputError(f"loss is {loss!r:.60}; it must be a function, or the name of a network's loss.")
-    if params is not None:
-        raise InputError("params is given without a loss function; a network makes its own parameters from the seed.")
-    if loss is not None:
-        options = {**options, "loss": loss}
-    if isinstance(data, tuple):
-        if len(data) != 4:
-            raise InputError(f"data is a tuple of {len(data)}; it must be (x_train, y_train, x_test, y_test).")
-        x_train, y_train, x_test, y_test = (np.asarray(array) for array in data)
-        data = Dataset(x_train, y_train, x_test, y_test)
-    activation = options.get("activation")
-    given = activation if isinstance(activation, Activation) else None
-    if isinstance(data, Dataset):
-        return network_job(base.with_changes(options), data, given)
-    if data is not None:
-        options = {**options, "data": data}
-    return network_job(base.with_changes(options), activation=given)

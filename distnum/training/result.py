@@ -10,30 +10,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distnum.common.arrays import Array
-from distnum.common.errors import InputError
 from distnum.common.machine import machine_facts, version_facts
 from distnum.networks.dense import Network
 from distnum.networks.metrics import Evaluation
 from distnum.training.config import Config
+from distnum.training.subject import Subject
 
 __all__ = ["TrainResult"]
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What came of a training.
+    """Result of a training run.
 
     Attributes:
-        completed: whether all steps were done; False after an interruption.
-        params: the trained parameters, in the form in which they were given (a network's: flat).
-        named_params: the same as arrays by name: ``W1``, ``b1``, ...
-        metrics: the rows of ``metrics.jsonl``.
-        test: the evaluation on the test examples; None for a black box.
-        network: the trained network; None for a black box.
-        params_sha256: over the parameters' bytes.
+        completed: Whether all steps were done; False after an interruption.
+        params: Trained parameters, in the form in which they were given (a network's: flat).
+        named_params: The same as arrays by name: ``W1``, ``b1``, ...
+        metrics: Rows of ``metrics.jsonl``.
+        test: Evaluation on the test examples; None for a Python function.
+        subject: The trained network or function.
+        params_sha256: Checksum of the parameters' bytes.
         seconds: ``start`` of the workers, ``steps`` altogether, ``total`` of this call.
-        folder: where the run was kept, a folder or a URI, or None.
-        events: what happened beside the steps: the rows of ``events.jsonl`` of this call.
+        folder: Folder or URI of the run, or None.
+        config: Configuration of the run.
+        events: Rows of ``events.jsonl`` of this call.
+        kept: Whether the model and the result are written to ``folder``, if there is one. Only False
+            with ``on_write_error = "continue"``.
     """
 
     completed: bool
@@ -41,33 +44,39 @@ class TrainResult:
     named_params: dict[str, Array] = field(repr=False)
     metrics: list[dict[str, Any]] = field(repr=False)
     test: Evaluation | None = field(repr=False)
-    network: Network | None
+    subject: Subject = field(repr=False)
     params_sha256: str
     seconds: dict[str, float]
     folder: Path | str | None
     config: Config = field(repr=False)
     events: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    kept: bool = True
+
+    @property
+    def network(self) -> Network | None:
+        """The trained network; None for a Python function."""
+        return self.subject.network
 
     @property
     def loss(self) -> float:
-        """The loss of the last step's batch."""
+        """Loss of the last step's batch."""
         return float(self.metrics[-1]["loss"]) if self.metrics else float("nan")
 
     @property
     def test_accuracy(self) -> float | None:
-        """The share of test examples labelled right."""
+        """Fraction of test examples with the right label; None without labels."""
         return self.test.accuracy if self.test is not None else None
 
     def predict(self, x: NDArray[np.generic]) -> NDArray[np.intp]:
-        """The labels of examples as a data set holds them (bytes are scaled)."""
-        from distnum.datasets.dataset import as_inputs
+        """Labels of examples, shape ``(n,)``; ``x`` as the data set holds them (bytes are scaled).
 
-        if self.network is None:
-            raise InputError("predict needs a network; this run trained a Python function.")
-        return self.network.predict(self.params, as_inputs(np.asarray(x), self.params.dtype))
+        Raises:
+            InputError: The run trained a Python function.
+        """
+        return self.subject.predict(self.params, x)
 
     def to_dict(self) -> dict[str, Any]:
-        """As it stands in ``result.json``."""
+        """Content of ``result.json``."""
         test = self.test.to_dict() if self.test is not None else None
         return {
             "completed": self.completed,

@@ -49,12 +49,12 @@ def resumed_job(
     if str(options.get("workers")) == "0" and "address" not in options:
         options = {**options, "address": None}  # the run's own is of no use here
     job = prepare(loss, params, data, config, options)
-    found = run.latest_checkpoint()
+    found = run.checkpoints.latest()
     if found is None:
         # Else it was stopped before its first checkpoint, which is written until the second is due.
-        if run.n_rows > 2 * job.config.checkpoint_every:
+        if run.rows.n_rows > 2 * job.config.checkpoint_every:
             raise InputError(
-                f"run {run.name!r} has done {run.n_rows:,} steps, but no checkpoint is left in its folder "
+                f"run {run.name!r} has done {run.rows.n_rows:,} steps, but no checkpoint is left in its folder "
                 "checkpoints; without one, it must be begun anew."
             )
         return job, job.initial, None
@@ -108,7 +108,7 @@ def planned_state(job: Job, run: RunFolder | None, state: State) -> State:
         return state
     if step == 0:
         return job.initial
-    found = run.checkpoint_at(step) if run is not None else None
+    found = run.checkpoints.at(step) if run is not None else None
     if found is None:
         log.warning(f"the checkpoint of step {step} is not there to go back to; step {state.step} takes its place.")
         return state

@@ -1,7 +1,7 @@
-"""What is finished of a gradient that takes long, on disk until its step is done.
+"""Finished slices of a long step, kept on the disk until the step is done.
 
-A step of an hour is not to be lost to a crash of the driver. Short steps never touch the
-disk: nothing is written before a step has taken ``after_s`` seconds.
+A crash of the driver must not lose a step of an hour. Short steps never touch the disk:
+nothing is written before a step has taken ``after_s`` seconds.
 """
 
 from __future__ import annotations
@@ -20,112 +20,123 @@ from distnum.common.arrays import Array
 from distnum.storage.checkpoints import params_sha256
 from distnum.storage.files import CheckpointError, sealed, unsealed, write_whole
 from distnum.workers.tiles import Shard, Tiles, positions_of
-from distnum.workers.work import Objective
+from distnum.workers.work import Work
 
 __all__ = ["UnfinishedStep"]
+
 log = logging.getLogger("distnum")
+
 _FORMAT = "distnum-slices-1"
 _AFTER_S = 15.0
 
 
 class UnfinishedStep:
-    """Keeps slices in a folder.
+    """Keeps the finished slices of the present step in a folder; see ``KeptSlices``.
 
     Args:
-        folder: for them alone; made when the first is written.
-        objective: whose gradient it is.
-        deciding: what decides the gradient beside step and parameters.
-        failed: is told what cannot be written.
-        written: is told that something was.
-        after_s: seconds of a step before anything of it is written, and between writing.
+        folder: Folder for the slices alone; made when the first one is written.
+        work: What is computed.
+        identity: What decides the answers besides step and parameters.
+        failed: Called with a file that cannot be written, and the error.
+        written: Called when a file has been written.
+        after_s: Seconds from the start of a step to the first file, and between files.
     """
 
     def __init__(
         self,
         folder: Path,
-        objective: Objective,
+        work: Work,
         identity: Mapping[str, Any],
         failed: Callable[[Path, OSError], None],
         written: Callable[[], None] = lambda: None,
         after_s: float = _AFTER_S,
     ) -> None:
         self._folder = folder
-        self._tiles: Tiles = objective.tiles
-        self._order = objective.order
+        self._tiles: Tiles = work.tiles
+        self._order = work.order
         self._identity = json.dumps(dict(identity), sort_keys=True)
         self._failed = failed
-        self._tell_written = written
+        self._on_written = written
         self._after_s = after_s
         self._unwritten: list[Shard] = []
-        self._about: dict[str, str] = {}
+        self._step = 0
         self._params: Array | None = None
         self._written = 0.0
         self._n_files = 0
         self._looked = False
 
-    def recall(self, step: int, params: Array, grad: Array) -> tuple[Shard, float | None]:
-        """Put into ``grad`` what was kept of this step; returns which tiles that was, and the loss if it is known."""
+    def recall(self, step: int, params: Array, answers: Array) -> tuple[Shard, float | None]:
+        """Write the kept slices of this step into ``answers``; return their tiles, and the loss if it is known.
+
+        Only the first call reads the folder: later steps begin in this process.
+        """
         self._written = perf_counter()
-        self._unwritten, self._params = [], params
-        self._about = {"step": str(step), "config": self._identity}
-        nothing = np.empty(0, np.int64)
+        self._unwritten, self._step, self._params = [], step, params
+        shards, loss = [np.empty(0, np.int64)], None
         if self._looked:
             self.clear()
-            return nothing, None
+            return shards[0], None
         self._looked = True
-        found, loss = [nothing], None
-        wanted = self._whole_about()
         for path in sorted(self._folder.glob("*.safetensors")) if self._folder.is_dir() else []:
-            self._n_files += 1  # it is removed after this step, whatever it is
+            self._n_files += 1  # removed after this step, whatever it holds
             try:
-                tensors, about = unsealed(_FORMAT, path.read_bytes())
-                told = about.pop("loss", None)
-                about.pop("format", None)
-                if about != wanted:
-                    raise CheckpointError("it is of another step")
-                shard, values = tensors["tiles"].astype(np.int64), tensors["values"]
-                if shard.min() < 0 or shard.max() >= len(self._tiles) - 1:
-                    raise CheckpointError("it is of another network")
-                grad[positions_of(self._tiles, shard, self._order)] = values
+                shard, values, kept_loss = self._read(path)
+                answers[positions_of(self._tiles, shard, self._order)] = values
             except (OSError, CheckpointError, KeyError, ValueError) as error:
                 log.warning(f"{path} is passed over: {error}.")
                 continue
-            found.append(shard)
-            loss = float(told) if told is not None else loss
-        shard = np.unique(np.concatenate(found))
+            shards.append(shard)
+            loss = loss if kept_loss is None else kept_loss
+        shard = np.unique(np.concatenate(shards))
         if loss is None:
-            shard = shard[1:]  # the loss comes with a slice that is still to be computed
+            shard = shard[1:]  # one tile must be computed, as the loss comes with it
         return shard, loss
 
-    def finished(self, shard: Shard, grad: Array, loss: float | None) -> None:
-        """A shard's part of ``grad`` is finished."""
+    def _read(self, path: Path) -> tuple[Shard, Array, float | None]:
+        """Tiles, answers and loss in a file.
+
+        Raises:
+            CheckpointError: The file is damaged, or belongs to another step or network.
+        """
+        tensors, header = unsealed(_FORMAT, path.read_bytes())
+        loss = header.pop("loss", None)
+        header.pop("format", None)
+        if header != self._header():
+            raise CheckpointError("it is of another step")
+        shard = tensors["tiles"].astype(np.int64)
+        if shard.min() < 0 or shard.max() >= len(self._tiles) - 1:
+            raise CheckpointError("it is of another network")
+        return shard, tensors["values"], None if loss is None else float(loss)
+
+    def finished(self, shard: Shard, answers: Array, value: float | None) -> None:
+        """Note that a shard's slice of ``answers`` is finished; write all new slices if it is time."""
         self._unwritten.append(shard)
         if perf_counter() - self._written < self._after_s:
             return
         shard = np.unique(np.concatenate(self._unwritten))
-        values = grad[positions_of(self._tiles, shard, self._order)]
         if len(shard) == len(self._tiles) - 1:
             return  # the step is done
-        about = self._whole_about() | ({} if loss is None else {"loss": repr(loss)})
+        values = np.ascontiguousarray(answers[positions_of(self._tiles, shard, self._order)])
+        header = self._header() | ({} if value is None else {"loss": repr(value)})
         path = self._folder / f"{self._n_files + 1:06d}.safetensors"
         try:
             self._folder.mkdir(exist_ok=True)
-            write_whole(path, sealed(_FORMAT, {"tiles": shard, "values": np.ascontiguousarray(values)}, about))
+            write_whole(path, sealed(_FORMAT, {"tiles": shard, "values": values}, header))
         except OSError as error:
             self._failed(path, error)
         else:
             self._n_files += 1
             self._unwritten = []
-            self._tell_written()
+            self._on_written()
         self._written = perf_counter()
 
-    def _whole_about(self) -> dict[str, str]:
-        """What a file of slices must say to be of this gradient."""
+    def _header(self) -> dict[str, str]:
+        """Metadata that a file of this step's slices must have."""
         assert self._params is not None
-        return self._about | {"params_sha256": params_sha256(self._params)}
+        return {"step": str(self._step), "config": self._identity, "params_sha256": params_sha256(self._params)}
 
     def clear(self) -> None:
-        """Remove what was kept: its step is done."""
+        """Remove all files: their step is done."""
         if not self._n_files:
             return
         self._n_files = 0

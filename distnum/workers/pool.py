@@ -1,4 +1,8 @@
-"""What a pool is, and what it gives."""
+"""The interface of a pool: one call computes all answers of a step.
+
+``SerialPool`` computes in this process, ``RayPool`` on Ray actors. Both run the same ``Worker``,
+so they give the same bits.
+"""
 
 from __future__ import annotations
 
@@ -14,27 +18,27 @@ from numpy.typing import NDArray
 from distnum.common.arrays import Array
 from distnum.workers.tiles import Shard
 
-__all__ = ["BatchAt", "Closing", "Gathered", "GradSlice", "KeptSlices", "Pool"]
+__all__ = ["BatchAt", "Closing", "Gathered", "KeptSlices", "Pool", "Reply", "Timings"]
 
-BatchAt = Callable[[int], Any]
+BatchAt = Callable[..., Any]
+"""Returns the batch of a step; called with the step and, where a pool uses a variant, with that."""
 
 
 @dataclass(frozen=True)
-class GradSlice:
-    """One worker's answer: the gradient at the indices of a shard.
+class Reply:
+    """A worker's reply to one task.
 
     Attributes:
-        values: the partial derivatives, the shard's tiles one after the other; None where they have
-            been put in place.
-        loss: the loss at the point itself; None where it was not asked for.
-        costs: of all tiles at the point, shape ``(n_tiles,)``; None where they were not asked for.
-        compute_s: seconds that the worker computed.
-        cpu_s: seconds of that in which a core was busy, over all threads; the others were waited.
-        group_s: seconds of that for each group of tiles; None where the objective has no groups.
+        answers: Answers of the shard's tiles, one after the other; None if they were written in place.
+        value: Value of the function at the point; None if the task did not ask for it.
+        costs: Costs of all tiles at the point, shape ``(n_tiles,)``; None if the task did not ask for them.
+        compute_s: Seconds of computing.
+        cpu_s: CPU seconds of that, summed over all threads.
+        group_s: Seconds of computing for each group of tiles; None if the work has no groups.
     """
 
-    values: Array | None
-    loss: float | None
+    answers: Array | None
+    value: Any
     costs: NDArray[np.float64] | None
     compute_s: float
     cpu_s: float
@@ -42,48 +46,61 @@ class GradSlice:
 
 
 @dataclass(frozen=True)
-class Gathered:
-    """A whole gradient, and what is known of how it came about.
+class Timings:
+    """Where the time of one ``Pool.compute`` went.
 
     Attributes:
-        grad: shape ``(n_params,)``.
-        loss: at the point itself.
-        costs: of the tiles at the point, shape ``(n_tiles,)``; None if all was there already.
-        compute_s: seconds that the busiest worker computed.
-        mean_compute_s: the same over all workers.
-        answers: each with the shard that it is of.
-        broadcast_s, dispatch_s: seconds in which the driver laid out the parameters, and asked
-            each worker for its shard.
+        broadcast_s: Seconds in which the driver makes the parameters available to the workers.
+        dispatch_s: Seconds in which the driver sends the first task of each worker.
+        compute_s: Seconds that the busiest worker computes.
+        mean_compute_s: Seconds that a worker computes on average.
+        busy: Fraction of the computing time in which the workers' cores are busy, not waiting.
     """
 
-    grad: Array
-    loss: float
-    costs: NDArray[np.float64] | None
-    compute_s: float
-    mean_compute_s: float
-    answers: list[tuple[Shard, GradSlice]]
     broadcast_s: float = 0.0
     dispatch_s: float = 0.0
+    compute_s: float = 0.0
+    mean_compute_s: float = 0.0
+    busy: float = 0.0
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """All answers of one step.
+
+    Attributes:
+        answers: Shape ``(n_indices, *answer_shape)``.
+        value: Value of the function at the parameters themselves.
+        costs: Costs of the tiles, shape ``(n_tiles,)``; None if nothing had to be computed.
+        replies: Every reply, with the worker and the shard that it belongs to.
+        timings: Where the time went.
+    """
+
+    answers: Array
+    value: Any
+    costs: NDArray[np.float64] | None
+    replies: list[tuple[Any, Shard, Reply]]
+    timings: Timings
 
 
 class KeptSlices(Protocol):
-    """Keeps what is finished of a gradient that takes long."""
+    """Keeps finished slices of a long step, so that a crash of the driver does not lose them."""
 
-    def recall(self, step: int, params: Array, grad: Array) -> tuple[Shard, float | None]:
-        """Put into ``grad`` what was kept of this step; returns which tiles that was, and the loss if it is known."""
+    def recall(self, step: int, params: Array, answers: Array) -> tuple[Shard, Any]:
+        """Write the kept slices of this step into ``answers``; return their tiles, and the value if it is known."""
         ...
 
-    def finished(self, shard: Shard, grad: Array, loss: float | None) -> None:
-        """A shard's part of ``grad`` is finished."""
+    def finished(self, shard: Shard, answers: Array, value: Any) -> None:
+        """Called when a shard's slice of ``answers`` is finished."""
         ...
 
 
 class Pool(Protocol):
-    """Where gradients are computed."""
+    """Computes work on one or more workers."""
 
     @property
     def n_workers(self) -> int:
-        """How many there are now."""
+        """Present number of workers."""
         ...
 
     @property
@@ -91,21 +108,8 @@ class Pool(Protocol):
         """Threads of each worker."""
         ...
 
-    def plan(self, costs: NDArray[np.float64]) -> None:
-        """Decide who computes what of the next gradient; ``costs`` are those of its tiles, in any unit."""
-        ...
-
-    def gradient(
-        self,
-        step: int,
-        params: Array,
-        meanwhile: Callable[[], None] = lambda: None,
-        kept: KeptSlices | None = None,
-    ) -> Gathered:
-        """The gradient at a step's batch; ``plan`` comes before.
-
-        ``meanwhile`` is called once, where possible while the workers compute.
-        """
+    def compute(self, step: int, params: Array, kept: KeptSlices | None = None) -> Gathered:
+        """Compute all answers at ``params`` and the batch of a step."""
         ...
 
     def close(self) -> None: ...
@@ -118,7 +122,7 @@ class Pool(Protocol):
 
 
 class Closing(ABC):
-    """Closes where a ``with`` ends."""
+    """A context manager that calls ``close`` at its end."""
 
     @abstractmethod
     def close(self) -> None: ...

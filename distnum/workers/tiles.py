@@ -96,11 +96,11 @@ def make_shards(
     return [np.array(sorted(tiles), dtype=np.int64) for tiles in chosen]
 
 
-def balance(costs: NDArray[np.floating], shards: Sequence[Shard]) -> float:
-    """The cost of the busiest shard over the mean cost: 1 is perfect."""
-    loads = np.array([costs[shard].sum() for shard in shards])
-    mean = loads.mean()
-    return float(loads.max() / mean) if mean > 0 else 1.0
+def balance(costs: NDArray[np.floating], shards: Sequence[Shard], speeds: NDArray[np.floating] | float = 1.0) -> float:
+    """Time of the slowest shard relative to the mean, for workers with these speeds: 1 is perfect."""
+    times = np.array([costs[shard].sum() for shard in shards]) / speeds
+    mean = times.mean()
+    return float(times.max() / mean) if mean > 0 else 1.0
 
 
 def indices_of(tiles: Tiles, shard: Shard) -> NDArray[np.int64]:

@@ -1,106 +1,128 @@
-"""What a pool computes: a small protocol."""
+"""What a pool computes: the protocol of work that can be cut into tiles.
+
+A pool does not know what it computes. It is given *work*: one answer for every index, at some
+parameters and a batch. All answers of one work have the same shape. A partial derivative is one
+number, shape ``()``; a column of a Jacobian has the shape of the function's value. Indices are
+grouped into tiles (see ``tiles.py``), and workers write the answers of their tiles side by side
+into one array, so nothing depends on which worker computes a tile.
+
+Work that needs several rounds, such as a search for a good step, is a loop over
+``Pool.compute``: the driver looks at all answers of a round and asks for the next one. Decision 21
+says how a round will name its indices and hand each of them an argument.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from distnum.common.arrays import Array
-from distnum.workers.ray_pool.shared_memory import Peers
-from distnum.workers.tiles import Shard, Tiles, all_tiles
+from distnum.workers.tiles import Shard, Tiles
 
-__all__ = ["Objective", "Point", "whole_gradient"]
+__all__ = ["Peers", "Point", "SharesBlocks", "Work"]
 
 
 class Point(Protocol):
-    """An objective at some parameters and a batch."""
+    """Work at some parameters and a batch."""
 
     @property
-    def loss(self) -> float:
-        """The loss at the point itself."""
+    def value(self) -> Any:
+        """Value of the function at the parameters themselves; the loss, for a gradient."""
         ...
 
     @property
     def costs(self) -> NDArray[np.float64]:
-        """What each tile costs beside the others, shape ``(n_tiles,)``."""
-        ...
-
-    def grad_slice(self, shard: Shard, grad: Array) -> None:
-        """Put the numerical gradient at the indices of a shard where it belongs in ``grad``, shape ``(n_params,)``."""
+        """Cost of each tile, in any unit, shape ``(n_tiles,)``."""
         ...
 
     @property
     def group_s(self) -> NDArray[np.float64] | None:
-        """Seconds that each group's tiles have taken so far, shape ``(n_groups,)``; None without groups."""
+        """Seconds spent so far on the tiles of each group, shape ``(n_groups,)``; None without groups."""
+        ...
+
+    def compute(self, shard: Shard, answers: Array) -> None:
+        """Write the answers of a shard's tiles into ``answers``, shape ``(n_indices, *answer_shape)``."""
         ...
 
 
-class Objective(Protocol):
-    """A loss to be differenced: which parameters, in which tiles, at what cost."""
+class Work(Protocol):
+    """A computation with one answer for every index, cut into tiles."""
 
     @property
-    def n_params(self) -> int: ...
+    def n_params(self) -> int:
+        """Length of the array of parameters."""
+        ...
 
     @property
-    def n_evaluations(self) -> int:
-        """Losses evaluated for one gradient."""
+    def answer_shape(self) -> tuple[int, ...]:
+        """Shape of the answer at one index."""
         ...
 
     @property
     def tiles(self) -> Tiles:
-        """Boundaries of the tiles in ``order``, shape ``(n_tiles + 1,)``."""
+        """Boundaries of the tiles in ``order``, shape ``(n_tiles + 1,)``; the last one is the number of indices."""
         ...
 
     @property
     def order(self) -> NDArray[np.int64] | None:
-        """The parameter indices in the order of the tiles, shape ``(n_params,)``; None if it is their own."""
+        """Indices in the order of the tiles, shape ``(n_indices,)``; None if the tiles follow the indices."""
         ...
 
     @property
     def groups(self) -> NDArray[np.int64] | None:
-        """The group that each tile is in, ascending, shape ``(n_tiles,)``; None if all are in one."""
+        """Group of each tile, ascending, shape ``(n_tiles,)``; None if all tiles are in one group."""
         ...
 
     @property
     def thread_safe(self) -> bool:
-        """Whether it computes on threads where it is asked to."""
+        """Whether a point can use several threads, and leaves the parameters unchanged."""
         ...
 
     def expected_costs(self, batch: Any, before: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-        """What each tile will cost beside the others, shape ``(n_tiles,)``, without evaluating anything.
+        """Expected cost of each tile, in any unit, shape ``(n_tiles,)``, without evaluating anything.
 
         Args:
-            batch: that will be asked for.
-            before: what the tiles cost at the last point there was.
+            batch: The batch that will be used.
+            before: Costs of the tiles at an earlier point, if known.
         """
         ...
+
+    def at(self, params: Array, batch: Any, n_threads: int = 1) -> Point:
+        """This work at ``params``, shape ``(n_params,)``, and a batch."""
+        ...
+
+
+class Peers(Protocol):
+    """Workers of one machine that compute the same turn, as one of them sees them."""
 
     @property
-    def shareable(self) -> Callable[[Any, DTypeLike], tuple[int, int]] | None:
-        """Tells of a batch what workers of one machine can find together: how many blocks, of how many bytes in all.
-
-        None if there is nothing of the kind.
-        """
+    def memory(self) -> NDArray[np.uint8]:
+        """Memory that all of them share."""
         ...
 
-    def at(self, params: Array, batch: Any, n_threads: int = 1, others: Peers | None = None) -> Point:
-        """The objective at ``params``, shape ``(n_params,)``, and a batch.
-
-        If it is not ``thread_safe`` it takes no notice of ``n_threads``; ``others`` may have found
-        already what it would find.
-        """
+    def fits(self, n_blocks: int, n_bytes: int) -> bool:
+        """Whether the memory was made for this number of blocks and bytes."""
         ...
 
-    def param_name(self, index: int) -> str: ...
+    def compute(self, n_blocks: int, compute: Callable[[int], None]) -> None:
+        """Call ``compute`` for the blocks that no peer computes, and wait until all blocks are in the memory."""
+        ...
 
 
-def whole_gradient(
-    objective: Objective, params: Array, batch: Any = None, n_threads: int = 1, others: Peers | None = None
-) -> Array:
-    """The numerical gradient at ``params`` and a batch, computed here; shape ``(n_params,)``."""
-    grad = np.empty_like(params)
-    objective.at(params, batch, n_threads, others).grad_slice(all_tiles(objective.tiles), grad)
-    return grad
+@runtime_checkable
+class SharesBlocks(Protocol):
+    """Work with a part that the workers of one machine can compute once for all, block by block.
+
+    A pool that offers no shared memory uses ``Work.at``; the bits are the same.
+    """
+
+    def shared_blocks(self, batch: Any, dtype: DTypeLike) -> tuple[int, int]:
+        """Number of blocks for a batch, and bytes of shared memory for all of them."""
+        ...
+
+    def at_with_peers(self, params: Array, batch: Any, n_threads: int, peers: Peers) -> Point:
+        """As ``Work.at``, sharing blocks with other workers."""
+        ...

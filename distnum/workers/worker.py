@@ -1,80 +1,92 @@
-"""Where the gradient is computed: what a pool is, what each worker does, and the pool of this process.
-
-A pool is made for one objective and one source of batches. ``plan`` tells it what the tiles
-of the next gradient cost, ``gradient`` computes it. The pool of Ray actors is in
-``ray_pool.py``; both run the same ``Worker``, so they give the same bits.
-"""
+"""One worker: computes the tiles of a task. The same code runs in this process and in Ray actors."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from time import perf_counter, process_time
+from typing import Any
 
 import numpy as np
 
 from distnum.common.arrays import Array
 from distnum.common.machine import keep_freed_memory
-from distnum.workers.pool import BatchAt, GradSlice
-from distnum.workers.ray_pool.shared_memory import Peers
+from distnum.workers.pool import BatchAt, Reply
 from distnum.workers.tiles import Shard
-from distnum.workers.work import Objective, Point
+from distnum.workers.work import Peers, Point, SharesBlocks, Work
 
-__all__ = ["Worker"]
+__all__ = ["Task", "Worker"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A request for the answers of one shard.
+
+    Attributes:
+        turn: Number of the call of ``Pool.compute``.
+        step: Step whose batch is used.
+        shard: Tiles to compute.
+        first: Whether the reply must hold the value of the function and the costs of all tiles.
+        more: Whether another task of this turn will follow, so that the worker keeps its point.
+        n_threads: Threads to compute with; the bits do not depend on it.
+        variant: Passed to ``batch_at`` after the step, if not None.
+    """
+
+    turn: int
+    step: int
+    shard: Shard
+    first: bool
+    more: bool = False
+    n_threads: int = 1
+    variant: Any = None
 
 
 class Worker:
-    """Computes slices of the gradient of one objective.
+    """Computes tasks of one work.
 
     Args:
-        objective: what to difference.
-        batch_at: gives the batch of a step.
-        n_threads: that compute a slice; bits do not depend on it.
+        work: What to compute.
+        batch_at: Returns the batch of a step.
     """
 
-    def __init__(self, objective: Objective, batch_at: BatchAt, n_threads: int = 1) -> None:
-        self._objective = objective
+    def __init__(self, work: Work, batch_at: BatchAt) -> None:
+        self._work = work
         self._batch_at = batch_at
-        self.n_threads = n_threads
         self._turn: int | None = None
         self._point: Point | None = None
         keep_freed_memory()
 
-    def grad_slice(
-        self,
-        turn: int,
-        step: int,
-        params: Array,
-        shard: Shard,
-        grad: Array,
-        first: bool,
-        more: bool = False,
-        others: Peers | None = None,
-    ) -> GradSlice:
-        """Put the slice of a shard at a step's batch in place.
+    def compute(self, task: Task, params: Array, answers: Array, peers: Peers | None = None) -> Reply:
+        """Write the answers of a task's shard into ``answers``, shape ``(n_indices, *answer_shape)``.
 
         Args:
-            turn: number of the gradient that it is a slice of.
-            step, params: where that gradient is taken.
-            shard: its tiles.
-            grad: where the gradient is put together, shape ``(n_params,)``.
-            first: whether to tell what is known of the whole, too.
-            more: whether another slice of the same gradient will be asked for.
-            others: who else is at this gradient.
+            task: The request.
+            params: Parameters of the turn, shape ``(n_params,)``.
+            answers: Array to write into.
+            peers: Workers of this machine that compute the same turn; only for work that ``SharesBlocks``.
         """
         started, busy = perf_counter(), process_time()
-        point = self._point if turn == self._turn else None
+        point = self._point if task.turn == self._turn else None
         if point is None:
-            if not params.flags.writeable and not self._objective.thread_safe:
-                params = params.copy()  # a black box is differenced in place
-            point = self._objective.at(params, self._batch_at(step), self.n_threads, others)
+            point = self._point_at(task, params, peers)
         before = None if point.group_s is None else point.group_s.copy()
-        point.grad_slice(shard, grad)
+        point.compute(task.shard, answers)
         group_s = None if point.group_s is None or before is None else point.group_s - before
-        loss, costs = (point.loss, point.costs) if first else (None, None)
-        self._turn, self._point = (turn, point) if more else (None, None)
-        return GradSlice(None, loss, costs, perf_counter() - started, process_time() - busy, group_s)
+        value, costs = (point.value, point.costs) if task.first else (None, None)
+        self._turn, self._point = (task.turn, point) if task.more else (None, None)
+        return Reply(None, value, costs, perf_counter() - started, process_time() - busy, group_s)
 
-    def warm_up(self, params: Array) -> None:
-        """Load, or compile, what slices need: some tiles of every group are computed and thrown away."""
-        n_tiles = len(self._objective.tiles) - 1
+    def _point_at(self, task: Task, params: Array, peers: Peers | None) -> Point:
+        if not params.flags.writeable and not self._work.thread_safe:
+            params = params.copy()  # such work changes its parameters in place
+        variant = () if task.variant is None else (task.variant,)
+        batch = self._batch_at(task.step, *variant)
+        if peers is not None and isinstance(self._work, SharesBlocks):
+            return self._work.at_with_peers(params, batch, task.n_threads, peers)
+        return self._work.at(params, batch, task.n_threads)
+
+    def warm_up(self, params: Array, n_threads: int = 1) -> None:
+        """Load or compile the code that tasks need, by computing some tiles of every group."""
+        n_tiles = len(self._work.tiles) - 1
         shard = np.unique(np.linspace(0, n_tiles - 1, 64).astype(np.int64))
-        self.grad_slice(0, 1, params, shard, np.empty_like(params), first=True)
+        answers = np.empty((int(self._work.tiles[-1]), *self._work.answer_shape), params.dtype)
+        self.compute(Task(0, 1, shard, first=True, n_threads=n_threads), params, answers)

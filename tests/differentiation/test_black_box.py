@@ -10,9 +10,9 @@ import pytest
 import distnum
 from distnum import InputError, TrainingError
 from distnum.differentiation.black_box import BlackBox
+from distnum.differentiation.objective import whole_gradient
 from distnum.differentiation.parameters import ParamsLayout
 from distnum.networks.dense import Network
-from distnum.workers.work import whole_gradient
 from tests.reference import POINTS, naive_gradient, random_batch, relative_error
 
 

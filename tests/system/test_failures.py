@@ -28,7 +28,8 @@ from distnum.training.loop import run_steps
 from distnum.training.placement import open_pool
 from distnum.training.prepare import prepare
 from distnum.training.unfinished import UnfinishedStep
-from distnum.workers.ray_pool import roster
+from distnum.workers.planner import Planner
+from distnum.workers.ray_pool import starting
 from distnum.workers.ray_pool.pool import RayPool, WorkerCounts
 from distnum.workers.serial_pool import SerialPool
 from tests.chaos.runs import Run
@@ -129,9 +130,9 @@ class TestWorkers:
 
             try:
                 assert trained(job, pool, stop) == expected
-                before = pool._shared
+                before = pool._files.vectors
                 pool.use(2, 1)
-                assert before is None or pool._shared is None or pool._shared.file != before.file
+                assert before is None or pool._files.vectors is None or pool._files.vectors.file != before.file
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(late, signal.SIGCONT)
@@ -180,12 +181,11 @@ class TestWorkers:
             slow.write_text(str(pool.worker_pids[0]))
             sizes, over_ideal = [], []
             for step in range(1, 13):
-                pool.plan(objective.expected_costs(None))
-                found = pool.gradient(step, flat.copy())
-                sizes.append(sorted(len(shard) for shard, _ in found.answers))
+                found = pool.compute(step, flat.copy())
+                sizes.append(sorted(len(shard) for _, shard, _ in found.replies))
                 # If both ended at once, at the speeds that they had.
-                ideal_s = flat.size / sum(len(shard) / one.compute_s for shard, one in found.answers)
-                over_ideal.append(found.compute_s / ideal_s)
+                ideal_s = flat.size / sum(len(shard) / reply.compute_s for _, shard, reply in found.replies)
+                over_ideal.append(found.timings.compute_s / ideal_s)
         assert sizes[0] == [60, 60]
         few, many = sizes[-1]
         assert 1.6 < many / few < 2.5, sizes
@@ -209,12 +209,11 @@ class TestWorkers:
 
         layout, flat = ParamsLayout.of(np.arange(20.0), "params")
         objective = BlackBox(loss, layout, flat.size, "central", None)
-        monkeypatch.setattr(roster, "_START_TIMEOUT_S", 5.0)
+        monkeypatch.setattr(starting, "START_TIMEOUT_S", 5.0)
         with RayPool(objective, lambda step: None, 1, warm_up=flat.copy()) as pool:
             hang.touch()
             os.kill(pool.worker_pids[0], signal.SIGKILL)
-            pool.plan(objective.expected_costs(None))
-            grad = pool.gradient(1, flat.copy()).grad
+            grad = pool.compute(1, flat.copy()).answers
         assert not hang.exists()
         np.testing.assert_allclose(grad, 2 * flat, atol=1e-6)
 
@@ -233,8 +232,7 @@ class TestWorkers:
             def grown() -> bool:
                 nonlocal step
                 step += 1
-                pool.plan(objective.expected_costs(None))
-                grad = pool.gradient(step, flat.copy()).grad
+                grad = pool.compute(step, flat.copy()).answers
                 np.testing.assert_allclose(grad, 2 * flat, atol=1e-6)
                 return pool.n_workers == room[0]
 
@@ -248,8 +246,8 @@ class TestWorkers:
         job = prepare(None, None, None, None, {**SMALL, "steps": 2000, "workers": 2, "wait_for_workers": 1})
         with open_pool(job) as pool:
             assert isinstance(pool, RayPool)
-            assert pool._workers is not None
-            pool._workers._ask = lambda at_least=0: None  # type: ignore[method-assign]  # the cluster has no room any more
+            assert pool._roster is not None
+            pool._roster._request = lambda at_least=0: None  # type: ignore[method-assign]  # the cluster has no room any more
 
             def kill(step: int) -> None:
                 if step == 3:
@@ -270,19 +268,24 @@ class TestWorkers:
         with pytest.raises(TrainingError, match=r"lost 4 times in step 1.*has not answered for"):
             distnum.train(hang, np.zeros(3), steps=2, workers=2, step_deadline=0.3)
 
-    def test_answers_that_are_there_are_taken_before_anyone_is_given_up(self) -> None:
+    def test_replies_that_have_come_are_received_before_workers_are_given_up(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         layout, flat = ParamsLayout.of(np.arange(30.0), "params")
         objective = BlackBox(lambda x, batch: float((x**2).sum()), layout, flat.size, "central", None)
         events: list[Event] = []
-        with RayPool(objective, lambda step: None, 3, deadline_s=0.5, on_event=events.append) as pool:
+        with RayPool(objective, lambda step: None, 3, deadline_s=0.5, last_step=2, on_event=events.append) as pool:
+            plan = Planner.plan
 
-            def busy() -> None:
-                os.kill(pool.worker_pids[0], signal.SIGKILL)
-                time.sleep(1)  # longer than the deadline
+            def busy(planner: Planner, step: int, *arguments: Any) -> None:
+                plan(planner, step, *arguments)
+                if step == 2:  # the driver plans ahead while the workers compute
+                    os.kill(pool.worker_pids[0], signal.SIGKILL)
+                    time.sleep(1)  # longer than the deadline
 
+            monkeypatch.setattr(Planner, "plan", busy)
             os.kill(pool.worker_pids[0], signal.SIGSTOP)  # so that it cannot have answered
-            pool.plan(objective.expected_costs(None))
-            np.testing.assert_allclose(pool.gradient(1, flat.copy(), busy).grad, 2 * flat, atol=1e-6)
+            np.testing.assert_allclose(pool.compute(1, flat.copy()).answers, 2 * flat, atol=1e-6)
         assert [event.kind for event in events].count("worker_lost") == 1
 
     def test_events_are_kept(self, tmp_path: Path) -> None:
@@ -401,7 +404,8 @@ def no_room(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
             raise OSError(28, "No space left on device")
         whole(path, content)
 
-    monkeypatch.setattr("distnum.storage.run_folder.write_whole", write)
+    for module in ("checkpoints", "rows", "run_folder"):
+        monkeypatch.setattr(f"distnum.storage.{module}.write_whole", write)
     return full
 
 
@@ -435,7 +439,7 @@ class Crash(BaseException):
 
 
 def test_finished_slices_of_a_long_step_survive_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distnum.workers.serial_pool._PART_S", 0)  # a tile at a time
+    monkeypatch.setattr("distnum.workers.planner._PART_S", 0)  # a tile at a time
     layout, flat = ParamsLayout.of(np.arange(64.0), "params")
     n_calls = [0]
 
@@ -450,8 +454,7 @@ def test_finished_slices_of_a_long_step_survive_the_driver(tmp_path: Path, monke
     def gradient(identity: dict[str, Any], step: int = 1, folder: str = "slices") -> np.ndarray:
         kept = UnfinishedStep(tmp_path / folder, objective, identity, lambda path, error: None, after_s=0)
         pool = SerialPool(objective, lambda step: None)
-        pool.plan(objective.expected_costs(None))
-        return pool.gradient(step, flat.copy(), kept=kept).grad
+        return pool.compute(step, flat.copy(), kept).answers
 
     with pytest.raises(Crash):
         gradient({})
@@ -470,8 +473,7 @@ def test_finished_slices_of_a_long_step_survive_the_driver(tmp_path: Path, monke
 
 def serial_gradient(objective: BlackBox, flat: np.ndarray) -> np.ndarray:
     pool = SerialPool(objective, lambda step: None)
-    pool.plan(objective.expected_costs(None))
-    return pool.gradient(1, flat.copy()).grad
+    return pool.compute(1, flat.copy()).answers
 
 
 # --- configuration ----------------------------------------------------------------

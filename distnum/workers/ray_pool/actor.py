@@ -1,4 +1,4 @@
-"""A worker's side of a pool: what is sent to an actor, what the actor does, and what its errors say."""
+"""The worker's side of a Ray pool: what an actor is sent, what it does, and the reason when it fails."""
 
 from __future__ import annotations
 
@@ -19,50 +19,53 @@ from distnum.common.machine import single_threaded_blas
 from distnum.common.requirements import REQUIREMENTS, unmet
 from distnum.common.text import first_line
 from distnum.workers.pool import BatchAt
-from distnum.workers.ray_pool.shared_memory import Peers, SharedBlocks, SharedVectors
-from distnum.workers.tiles import Shard, positions_of
-from distnum.workers.work import Objective
-from distnum.workers.worker import Worker
+from distnum.workers.ray_pool.shared_memory import BlockPeers, SharedBlocks, SharedVectors
+from distnum.workers.tiles import positions_of
+from distnum.workers.work import Work
+from distnum.workers.worker import Task, Worker
 
-__all__ = ["DistnumWorker", "Setup", "Task", "cause_of", "reason_of"]
+__all__ = ["DistnumWorker", "RayTask", "Setup", "cause_of", "reason_of"]
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What every worker of a pool gets once.
+    """What every worker of a pool is given once.
 
     Attributes:
-        objective, batch_at: what it differences.
-        n_threads: of it.
-        dtype: of the parameters.
-        warm_up: parameters to try some slices with before it is used; None for no trial.
-        folder: of a session on the driver's own machine, for sockets; None elsewhere.
+        work: What to compute.
+        batch_at: Returns the batch of a step.
+        n_threads: Threads to warm up with.
+        dtype: Dtype of the parameters and answers.
+        warm_up: Parameters to compute some tiles with before the worker is used; None to compute none.
+        folder: Folder for sockets, in a session on the driver's own machine; None elsewhere.
     """
 
-    objective: Objective
+    work: Work
     batch_at: BatchAt
     n_threads: int
     dtype: np.dtype[Any]
     warm_up: Array | None
     folder: Path | None = None
 
+    @property
+    def answers_shape(self) -> tuple[int, ...]:
+        """Shape of the array of all answers."""
+        return (int(self.work.tiles[-1]), *self.work.answer_shape)
+
 
 @dataclass(frozen=True)
-class Task:
-    """A shard of a gradient; the parameters come beside it, or stand in the shared file.
+class RayTask(Task):
+    """A task with the shared memory that it uses.
 
-    ``board`` and ``rank`` are for what workers find for each other; see ``SharedBlocks``.
+    Attributes:
+        vectors: File of the ``SharedVectors``; None if parameters and answers are sent.
+        blocks: File and shape of the ``SharedBlocks``; None if there are none.
+        rank: Position of the worker among its peers, at least 0 and below 1.
     """
 
-    turn: int
-    step: int
-    shard: Shard
-    first: bool
-    more: bool
-    file: Path | None
-    n_threads: int
-    board: tuple[Path, tuple[int, int]] | None
-    rank: float
+    vectors: Path | None = None
+    blocks: tuple[Path, tuple[int, int]] | None = None
+    rank: float = 0.0
 
 
 class DistnumWorker:
@@ -72,85 +75,85 @@ class DistnumWorker:
         self._blas = single_threaded_blas()
         self._blas.__enter__()
         self._setup = setup
-        self._worker = Worker(setup.objective, setup.batch_at, setup.n_threads)
-        self._shared: SharedVectors | None = None
-        self._board: SharedBlocks | None = None
-        self._grad: Array | None = None  # where slices are put that are sent
+        self._worker = Worker(setup.work, setup.batch_at)
+        self._vectors: SharedVectors | None = None
+        self._blocks: SharedBlocks | None = None
+        self._own_answers: Array | None = None  # for answers that are sent
         self._listener = _listener(setup.folder)
 
     def ready(self) -> tuple[int, str, str, str | None]:
-        """Its process id, node, host, and the address of its socket, once it can be given work.
+        """Process id, node, host and socket address, once the worker can be given tasks.
 
         Raises:
-            TrainingError: a submitted job finds other versions on this node than distnum needs.
+            TrainingError: This node has other versions than a submitted job needs.
         """
         import ray
 
         needed = os.environ.get(REQUIREMENTS)
         if needed and (wrong := unmet(json.loads(needed))):
-            raise TrainingError(f"node {platform.node()} does not fit: {'; '.join(wrong)}. Install that on every node.")
+            raise TrainingError(
+                f"node {platform.node()} lacks what distnum needs: {'; '.join(wrong)}. Install that on every node."
+            )
         if self._setup.warm_up is not None:
-            self._worker.warm_up(self._setup.warm_up)
+            self._worker.warm_up(self._setup.warm_up, self._setup.n_threads)
         address = None if self._listener is None else str(self._listener.address)
         return os.getpid(), ray.get_runtime_context().get_node_id(), platform.node(), address
 
     def serve(self) -> None:
-        """Answer what comes over the socket, until that is closed at the other end.
+        """Reply to the tasks that come over the socket, until the driver closes it.
 
-        What a task raises is raised here, and ends it.
+        An exception in a task ends this call, and so reaches the driver through Ray.
         """
         assert self._listener is not None
-        with self._listener.accept() as line:
+        with self._listener.accept() as connection:
             while True:
                 try:
-                    task = line.recv_bytes()
+                    message = connection.recv_bytes()
                 except (EOFError, OSError):
                     return
-                answer = self.grad_slice(task, None)
+                reply = self.compute(message, None)
                 try:
-                    line.send_bytes(answer)
+                    connection.send_bytes(reply)
                 except OSError:
                     return
 
-    def grad_slice(self, task: bytes, params: Array | None) -> bytes:
-        asked: Task = pickle.loads(task)
-        objective = self._setup.objective
-        shared = self._attach(asked.file)
-        if shared is not None:
-            params, grad = shared.params(asked.turn).view(), shared.grad(asked.turn)
+    def compute(self, message: bytes, params: Array | None) -> bytes:
+        """Compute a pickled ``RayTask``; return the pickled ``Reply``."""
+        task: RayTask = pickle.loads(message)
+        vectors = self._map_vectors(task.vectors)
+        if vectors is not None:
+            params, answers = vectors.params(task.turn).view(), vectors.answers(task.turn)
             params.flags.writeable = False
         else:
             assert params is not None
-            if self._grad is None:
-                self._grad = np.empty_like(params)
-            grad = self._grad
-        self._worker.n_threads = asked.n_threads
-        found = self._worker.grad_slice(
-            asked.turn, asked.step, params, asked.shard, grad, asked.first, asked.more, self._others(asked)
-        )
-        if shared is None:
-            found = replace(found, values=grad[positions_of(objective.tiles, asked.shard, objective.order)])
-        return pickle.dumps(found, pickle.HIGHEST_PROTOCOL)
+            if self._own_answers is None:
+                self._own_answers = np.empty(self._setup.answers_shape, params.dtype)
+            answers = self._own_answers
+        reply = self._worker.compute(task, params, answers, self._peers(task))
+        if vectors is None:
+            work = self._setup.work
+            reply = replace(reply, answers=answers[positions_of(work.tiles, task.shard, work.order)])
+        return pickle.dumps(reply, pickle.HIGHEST_PROTOCOL)
 
-    def _others(self, asked: Task) -> Peers | None:
-        if asked.board is None:
+    def _peers(self, task: RayTask) -> BlockPeers | None:
+        if task.blocks is None:
             return None
-        file, shape = asked.board
-        if self._board is None or self._board.file != file:
-            self._board = SharedBlocks(file, *shape)
-        return Peers(self._board, asked.turn, asked.rank)
+        file, shape = task.blocks
+        if self._blocks is None or self._blocks.file != file:
+            self._blocks = SharedBlocks(file, *shape)
+        return BlockPeers(self._blocks, task.turn, task.rank)
 
-    def _attach(self, file: Path | None) -> SharedVectors | None:
+    def _map_vectors(self, file: Path | None) -> SharedVectors | None:
         if file is None:
             return None
-        if self._shared is None or self._shared.file != file:
-            objective = self._setup.objective
-            self._shared = SharedVectors(file, self._setup.dtype, objective.n_params)
-        return self._shared
+        if self._vectors is None or self._vectors.file != file:
+            setup = self._setup
+            self._vectors = SharedVectors(file, setup.dtype, setup.work.n_params, setup.answers_shape)
+        return self._vectors
 
 
 def _listener(folder: Path | None) -> Listener | None:
-    """A socket in a folder; None where there are none, or the folder's name is too long for one."""
+    """A socket in a folder; None without a folder, or if its path is too long for a socket."""
     if folder is None:
         return None
     try:
@@ -160,13 +163,13 @@ def _listener(folder: Path | None) -> Listener | None:
 
 
 def cause_of(error: Exception) -> BaseException:
-    """What a worker raised, as it was raised there."""
+    """The exception that a worker raised, without Ray's wrapping."""
     cause = getattr(error, "cause", None)
     return cause if isinstance(cause, BaseException) else error
 
 
 def reason_of(error: BaseException) -> str:
-    """Why Ray says that a worker is gone, in a sentence."""
+    """Why a worker died according to Ray, as a sentence."""
     text = " ".join(str(error).split())
     for mark in ("Worker exit detail: ", "The actor is dead because "):
         if mark in text:

@@ -1,9 +1,9 @@
-"""How a worker is asked, and answers: over a socket of this machine where there is one, else by calls of Ray.
+"""Sends tasks to workers and receives their replies: over a local socket where there is one, else by Ray calls.
 
-A call of Ray takes a millisecond on its way to an actor and back, and a third of one of the
-driver's time. In a session of our own all workers are processes of this machine and this user:
-each listens at a socket in the session's folder, and one call of Ray, ``serve``, answers
-whatever comes there. Who dies closes its socket; why it died, Ray tells of that call.
+A Ray call takes a millisecond to an actor and back, a third of it in the driver. In a session
+of our own all workers are processes of this machine and user. Each listens on a socket in the
+session's folder, and one Ray call, ``serve``, answers what comes over it. A worker that dies
+closes its socket; Ray reports the reason on the pending ``serve`` call.
 """
 
 from __future__ import annotations
@@ -22,39 +22,35 @@ from typing import Any
 
 import numpy as np
 
-from distnum.workers.ray_pool.actor import Task
+from distnum.workers.ray_pool.actor import RayTask
 
 __all__ = ["Call", "Channel", "RayWorker"]
 
-
-# Of the last measurements of a worker's speed, the median counts: one may have been disturbed.
+# The speed of a worker is the median of this many measurements: one may have been disturbed.
 _N_SPEEDS = 5
-
-# A message takes microseconds, unless who is to read it was stopped in the middle.
+# A message takes microseconds, unless its reader was stopped in the middle.
 _MESSAGE_TIMEOUT_S = 5
-
-# How long to wait for Ray to know why a worker is gone.
+# Seconds to wait for Ray to report why a worker died.
 _REASON_TIMEOUT_S = 5
-
-# How often to look at both, where some answers come over sockets and some from Ray.
+# How often to look at both, where some replies come over sockets and some from Ray.
 _LOOK_S = 0.01
 
 
 @dataclass
 class Call:
-    """A task that a worker has been given.
+    """A task that a worker is working on.
 
     Attributes:
-        ref: of its answer; None where that comes over a socket.
-        task: what was asked for.
-        load: share of the whole gradient's work, over the worker's speed.
-        sent: when, by ``perf_counter``.
-        n_lost: how many workers have been lost with these tiles before.
-        copied: whether others have been given the same.
+        ref: Ray's reference of the reply; None if it comes over a socket.
+        task: The task.
+        load: The task's fraction of the turn's work, divided by the worker's speed.
+        sent: Time of sending, by ``perf_counter``.
+        n_lost: Number of workers lost so far with these tiles.
+        copied: Whether other workers have been given the same tiles.
     """
 
     ref: Any
-    task: Task
+    task: RayTask
     load: float
     sent: float
     n_lost: int = 0
@@ -66,15 +62,16 @@ class RayWorker:
     """A worker as the driver sees it.
 
     Attributes:
-        number: never used again.
-        actor: its handle.
-        ready: the reference of what it says once it has started.
-        asked: when it was asked for, by ``perf_counter``.
-        call: what it is at; None if it is idle.
-        node, host, pid: where it runs.
-        address: of its socket; None if it has none.
-        line: the connection to it, and ``serving`` the reference of the call that answers there.
-        speeds: beside the others, as measured in the last steps.
+        number: Number of the worker, never used twice.
+        actor: Ray's handle of the actor.
+        ready: Ray's reference of what the actor reports once it has started.
+        asked: Time when the actor was requested, by ``perf_counter``.
+        call: The call in progress; None if the worker is idle.
+        node, host, pid: Where the worker runs.
+        address: Address of the worker's socket; None if it has none.
+        connection: Open connection to the socket; None if there is none.
+        serving: Ray's reference of the ``serve`` call that reads the socket.
+        speeds: Speeds relative to the mean worker, as measured in the last turns.
     """
 
     number: int
@@ -86,139 +83,144 @@ class RayWorker:
     host: str = ""
     pid: int = 0
     address: str | None = None
-    line: Connection | None = None
+    connection: Connection | None = None
     serving: Any = None
     speeds: deque[float] = field(default_factory=lambda: deque(maxlen=_N_SPEEDS))
 
     @property
     def speed(self) -> float:
-        """Beside the others: 1 is the mean."""
+        """Speed relative to the mean worker."""
         return float(np.median(self.speeds)) if self.speeds else 1.0
 
 
 class Channel:
-    """Asks workers, and takes their answers.
+    """Sends tasks to workers and receives their replies.
 
     Args:
-        ray: the module, connected.
+        ray: The connected ``ray`` module.
     """
 
     def __init__(self, ray: Any) -> None:
         self._ray = ray
 
-    def ask(self, worker: RayWorker, task: Task, params: Any, load: float, n_lost: int = 0) -> None:
-        """Ask for a shard; ``params`` is a reference of the parameters, None where they are shared.
+    def send(self, worker: RayWorker, task: RayTask, params: Any, load: float, n_lost: int = 0) -> None:
+        """Send a task to a worker. A worker that has died is noticed when its reply is due.
 
-        A worker that is gone is noticed when its answer is due.
+        Args:
+            worker: The worker; its ``call`` is set.
+            task: The task.
+            params: Ray's reference of the parameters; None if they are in shared memory.
+            load, n_lost: See ``Call``.
         """
-        # As bytes, and so the answers: Ray takes a fraction of a millisecond to serialise each
-        # argument and each array of another kind.
+        # Tasks and replies are sent as bytes: Ray takes a fraction of a millisecond to serialise
+        # each argument and each array.
         message = pickle.dumps(task)
         ref = None
-        if params is None and self._has_line(worker):
-            assert worker.line is not None
+        if params is None and self._connect(worker):
+            assert worker.connection is not None
             try:
-                worker.line.send_bytes(message)
+                worker.connection.send_bytes(message)
             except OSError:
-                worker.line.close()
+                worker.connection.close()
         else:
             self.disconnect(worker)
-            ref = worker.actor.grad_slice.remote(message, params)
+            ref = worker.actor.compute.remote(message, params)
         worker.call = Call(ref, task, load, perf_counter(), n_lost)
 
-    def answered(self, workers: Sequence[RayWorker], timeout_s: float) -> list[RayWorker]:
-        """Those whose answers, or ends, are there: as soon as there is one; none if the time is over before."""
+    def replied(self, workers: Sequence[RayWorker], timeout_s: float) -> list[RayWorker]:
+        """Workers that have replied or died, as soon as there is one; an empty list after the timeout."""
         ray, ends = self._ray, perf_counter() + timeout_s
-        lines: dict[Any, RayWorker] = {}
+        connections: dict[Any, RayWorker] = {}
         refs: dict[Any, RayWorker] = {}
-        gone = []
+        broken = []
         for worker in workers:
             assert worker.call is not None
             if worker.call.ref is not None:
                 refs[worker.call.ref] = worker
-            elif worker.line is None or worker.line.closed:
-                gone.append(worker)
+            elif worker.connection is None or worker.connection.closed:
+                broken.append(worker)
             else:
-                lines[worker.line] = worker
+                connections[worker.connection] = worker
         while True:
-            left_s = 0.0 if gone else max(0.0, ends - perf_counter())
+            left_s = 0.0 if broken else max(0.0, ends - perf_counter())
             if not refs:
-                return gone + [lines[line] for line in wait(list(lines), left_s)]
-            found = gone + [lines[line] for line in wait(list(lines), 0)]
-            ready, _ = ray.wait(list(refs), timeout=0 if found else min(left_s, _LOOK_S) if lines else left_s)
-            if ready and len(refs) > 1:
-                ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=0)
-            found += [refs[ref] for ref in ready]
-            if found or perf_counter() >= ends:
-                return found
+                return broken + [connections[one] for one in wait(list(connections), left_s)]
+            ready = broken + [connections[one] for one in wait(list(connections), 0)]
+            wait_s = 0.0 if ready else min(left_s, _LOOK_S) if connections else left_s
+            done, _ = ray.wait(list(refs), timeout=wait_s)
+            if done and len(refs) > 1:
+                done, _ = ray.wait(list(refs), num_returns=len(refs), timeout=0)
+            ready += [refs[ref] for ref in done]
+            if ready or perf_counter() >= ends:
+                return ready
 
-    def answer(self, worker: RayWorker, timeout_s: float) -> bytes:
-        """The answer of a worker that has answered.
+    def receive(self, worker: RayWorker, timeout_s: float) -> bytes:
+        """The reply of a worker that has replied.
 
         Raises:
-            RayTaskError: what it raised instead.
-            RayError: it is gone.
-            ConnectionError: its socket is broken.
+            RayTaskError: The worker raised an exception instead.
+            RayError: The worker died.
+            ConnectionError: The worker's socket is broken.
         """
         call = worker.call
         assert call is not None
         if call.ref is not None:
-            answer: bytes = self._ray.get(call.ref, timeout=timeout_s)
-            return answer
+            reply: bytes = self._ray.get(call.ref, timeout=timeout_s)
+            return reply
         try:
-            if worker.line is None:
+            if worker.connection is None:
                 raise EOFError
-            return worker.line.recv_bytes()
+            return worker.connection.recv_bytes()
         except (EOFError, OSError):
             self.disconnect(worker)
             with contextlib.suppress(self._ray.exceptions.GetTimeoutError):
                 self._ray.get(worker.serving, timeout=_REASON_TIMEOUT_S)
             raise ConnectionError("its connection is broken") from None
 
-    def answers(self, workers: Sequence[RayWorker], timeout_s: float) -> Iterator[tuple[RayWorker, bytes]]:
-        """The answers of all, until one does not come: at once from Ray, one by one over sockets.
+    def receive_all(self, workers: Sequence[RayWorker], timeout_s: float) -> Iterator[tuple[RayWorker, bytes]]:
+        """Replies of all workers, as they come, until the timeout; Ray's are received together.
 
         Raises:
-            RayError, ConnectionError: of one of them.
+            RayError, ConnectionError: One of the workers failed.
         """
         if all(worker.call is not None and worker.call.ref is not None for worker in workers):
             refs = [worker.call.ref for worker in workers if worker.call is not None]
             yield from zip(workers, self._ray.get(refs, timeout=timeout_s), strict=True)
             return
         ends, left = perf_counter() + timeout_s, list(workers)
-        while left and (found := self.answered(left, max(0.0, ends - perf_counter()))):
-            for worker in found:
+        while left and (ready := self.replied(left, max(0.0, ends - perf_counter()))):
+            for worker in ready:
                 left.remove(worker)
-                yield worker, self.answer(worker, timeout_s)
+                yield worker, self.receive(worker, timeout_s)
 
     def disconnect(self, worker: RayWorker) -> None:
-        """Close the connection to a worker, which can be called by Ray then."""
-        if worker.line is not None:
-            worker.line.close()
-            worker.line = None
+        """Close the connection to a worker, which then takes Ray calls again."""
+        if worker.connection is not None:
+            worker.connection.close()
+            worker.connection = None
 
     def forget(self, worker: RayWorker) -> None:
-        """Leave nothing of a worker that is ended."""
+        """Remove the connection and the socket of a worker that has ended."""
         self.disconnect(worker)
         if worker.address is not None:
             with contextlib.suppress(OSError):  # its folder may be gone
                 os.unlink(worker.address)
 
-    def _has_line(self, worker: RayWorker) -> bool:
-        """Whether there is a connection to a worker, or can be."""
-        if worker.line is None and worker.address is not None:
+    def _connect(self, worker: RayWorker) -> bool:
+        """Connect to a worker's socket if it has one; return whether there is a connection."""
+        if worker.connection is None and worker.address is not None:
             try:
-                worker.line = Client(worker.address, "AF_UNIX")
+                worker.connection = Client(worker.address, "AF_UNIX")
             except OSError:
                 worker.address = None
                 return False
-            _limit(worker.line)
+            _limit_message_time(worker.connection)
             worker.serving = worker.actor.serve.remote()
-        return worker.line is not None
+        return worker.connection is not None
 
 
-def _limit(line: Connection) -> None:
-    """Let no message take longer than it ever should."""
-    with socket.fromfd(line.fileno(), socket.AF_UNIX, socket.SOCK_STREAM) as end:
+def _limit_message_time(connection: Connection) -> None:
+    """Let sending or receiving a message fail after ``_MESSAGE_TIMEOUT_S``."""
+    with socket.fromfd(connection.fileno(), socket.AF_UNIX, socket.SOCK_STREAM) as end:
         for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
             end.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", _MESSAGE_TIMEOUT_S, 0))

@@ -1,15 +1,15 @@
-"""One gradient gathered from Ray actors, through any loss of theirs.
+"""Gathers the answers of one turn from Ray actors, and survives the loss of workers.
 
-Every worker gets its shard, in parts if it takes long. Who has nothing left to do takes over
-what is unfinished of workers that are lost, then what others have not begun, then copies
-of what is overdue. A tile's slice is the same bits wherever it is computed, so it does not
-matter whose comes first, and none is ever added to another.
+Every worker gets its shard, in parts if it takes long. An idle worker takes, in this order: its
+own remaining tiles, unfinished tiles of lost workers, tiles that other workers have not begun,
+and copies of overdue tasks. A tile's answers have the same bits wherever it is computed, so the
+first reply counts. Answers of different tiles are put side by side and never added.
 """
 
 from __future__ import annotations
 
 import pickle
-from collections import deque
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
@@ -18,289 +18,240 @@ from numpy.typing import NDArray
 
 from distnum.common.arrays import Array
 from distnum.common.errors import TrainingError
-from distnum.workers.pool import Gathered, GradSlice, KeptSlices
-from distnum.workers.ray_pool.actor import Task, cause_of, reason_of
+from distnum.workers.planner import first_part
+from distnum.workers.pool import Gathered, KeptSlices, Reply, Timings
+from distnum.workers.ray_pool.actor import RayTask, cause_of, reason_of
+from distnum.workers.ray_pool.backlog import Backlog
 from distnum.workers.ray_pool.channel import Call, RayWorker
-from distnum.workers.ray_pool.deadlines import GIVE_UP_S, Timing
+from distnum.workers.ray_pool.deadlines import Deadlines
+from distnum.workers.ray_pool.pending import Pending
 from distnum.workers.ray_pool.roster import Roster
-from distnum.workers.ray_pool.shared_memory import SharedBlocks, SharedVectors
-from distnum.workers.serial_pool import first_part
-from distnum.workers.tiles import Shard, make_shards, positions_of
-from distnum.workers.work import Objective
+from distnum.workers.ray_pool.shared_memory import SharedFiles
+from distnum.workers.tiles import Shard, positions_of
+from distnum.workers.work import Work
 
-__all__ = ["Gathering"]
+__all__ = ["Gathering", "Turn"]
 
-# The same tiles may be lost with so many workers; then it is they that end workers.
+# Tiles that were lost with this many workers are likely the reason that the workers died.
 _MOST_LOSSES = 3
-_LONGEST_WAIT_S = 1.0
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One call of ``RayPool.compute``.
+
+    Attributes:
+        number: Number of the call.
+        step: Step whose batch is used.
+        params: Parameters, shape ``(n_params,)``.
+        n_threads: Threads of each worker.
+        variant: Passed to ``batch_at`` after the step, if not None.
+    """
+
+    number: int
+    step: int
+    params: Array
+    n_threads: int
+    variant: Any = None
 
 
 class Gathering:
-    """One gradient on its way: what is left, who is at what, and what came back.
+    """The answers of one turn, on their way.
 
     Args:
-        ray: the module, connected.
-        workers: who can be given work.
-        timing: how long work should take.
-        objective: whose gradient it is.
-        shared: the file for parameters and gradient; None sends them.
-        costs: of the tiles, in shares of all.
-        turn: number of the gradient.
-        step, params: where it is taken.
-        kept: keeps what is finished.
-        board: for what workers find for each other, if they do.
+        ray: The connected ``ray`` module.
+        roster: The workers.
+        deadlines: How long replies should take.
+        work: What is computed.
+        files: Shared memory for parameters, answers and blocks.
+        costs: Costs of the tiles, as fractions of their sum.
+        turn: What is asked for.
+        kept: Keeps finished slices, or None.
     """
 
     def __init__(
         self,
         ray: Any,
-        workers: Roster,
-        timing: Timing,
-        objective: Objective,
-        shared: SharedVectors | None,
+        roster: Roster,
+        deadlines: Deadlines,
+        work: Work,
+        files: SharedFiles,
         costs: NDArray[np.float64],
-        turn: int,
-        step: int,
-        params: Array,
+        turn: Turn,
         kept: KeptSlices | None,
-        board: SharedBlocks | None = None,
     ) -> None:
         self._ray = ray
-        self._timing = timing
-        self._workers = workers
-        self._channel = workers.channel
-        self._step = step
+        self._roster = roster
+        self._deadlines = deadlines
+        self._channel = roster.channel
+        self._pending = Pending(roster, deadlines, turn.number)
         self._turn = turn
         self._kept = kept
-        self.costs = costs
-        self._tiles, self._order = objective.tiles, objective.order
-        self._shared = shared
-        self._board = None if board is None else (board.file, board.shape)
-        self._sent = None
-        if self._shared is None:
-            self._sent = self._ray.put(params)
-            self._grad = np.empty(params.shape, params.dtype)
+        self._costs = costs
+        self._tiles, self._order = work.tiles, work.order
+        self._vectors = files.vectors
+        self._blocks = files.blocks if len(roster.idle) > 1 else None
+        self._params_ref = None
+        if self._vectors is None:
+            self._params_ref = self._ray.put(turn.params)
+            self._answers = np.empty((int(work.tiles[-1]), *work.answer_shape), turn.params.dtype)
         else:
-            self._shared.params(self._turn)[:] = params
-            self._grad = self._shared.grad(self._turn)
-        self._left = np.ones(len(self._tiles) - 1, bool)
-        self._loss: float | None = None
+            self._vectors.params(turn.number)[:] = turn.params
+            self._answers = self._vectors.answers(turn.number)
+        self._backlog: Backlog[RayWorker] = Backlog(costs)
+        self._value: Any = None
         self._tile_costs: NDArray[np.float64] | None = None
         if kept is not None:
-            there, self._loss = kept.recall(step, params, self._grad)
-            self._left[there] = False
-        self._rest: dict[RayWorker, Shard] = {}
-        self._lost: deque[tuple[Shard, int]] = deque()
-        self.answers: list[tuple[RayWorker, Shard, GradSlice]] = []
+            recalled, self._value = kept.recall(turn.step, turn.params, self._answers)
+            self._backlog.left[recalled] = False
+        # One task of a turn asks for the value and the costs.
+        self._asked_for_value = self._value is not None
+        self._replies: list[tuple[RayWorker, Shard, Reply]] = []
         self.n_lost = 0
         self.last_reason = ""
-        # What was sent of the whole gradient to who is to tell its loss; others need not.
-        self._asked_for_loss = self._loss is not None
 
-    # --- handing out --------------------------------------------------------------
+    def give(self, worker: RayWorker, shard: Shard, n_lost: int = 0, rank: float = 0.0) -> None:
+        """Give a worker the unfinished tiles of a shard, or a first part of them if they take long.
 
-    def give(self, worker: RayWorker, shard: Shard, n_lost: int = 0, rank: float = 0.0) -> bool:
-        """Give a worker a shard, or a first part of it if it takes long; returns False if nothing of it is left.
-
-        ``rank`` is where among the workers this one is, from 0 to below 1.
+        ``rank`` is the worker's position among all, at least 0 and below 1.
         """
-        if not self._left.all():
-            shard = shard[self._left[shard]]
+        shard = self._backlog.unfinished(shard)
         if not len(shard):
-            self._rest.pop(worker, None)
-            return False
-        n = first_part(shard, self.costs, self._timing.gradient_s, worker.speed) if self._cut() else len(shard)
-        part, self._rest[worker] = shard[:n], shard[n:]
-        first = not self._asked_for_loss
-        self._asked_for_loss = True
-        file = self._shared.file if self._shared is not None else None
-        number, n_threads = self._step + self._workers.offset, self._workers.n_threads
-        task = Task(self._turn, number, part, first, n < len(shard), file, n_threads, self._board, rank)
-        self._channel.ask(worker, task, self._sent, float(self.costs[part].sum()) / worker.speed, n_lost)
-        return True
-
-    def _cut(self) -> bool:
-        """Whether to hand out parts: the first time only where finished ones are kept."""
-        return self._kept is not None or self._timing.gradient_s is not None
+            return
+        n = len(shard)
+        if self._kept is not None or self._deadlines.turn_s is not None:
+            n = first_part(shard, self._costs, self._deadlines.turn_s, worker.speed)
+        part = shard[:n]
+        self._backlog.set_rest(worker, shard[n:])
+        first, self._asked_for_value = not self._asked_for_value, True
+        turn = self._turn
+        task = RayTask(
+            turn.number,
+            turn.step,
+            part,
+            first,
+            more=n < len(shard),
+            n_threads=turn.n_threads,
+            variant=turn.variant,
+            vectors=None if self._vectors is None else self._vectors.file,
+            blocks=None if self._blocks is None else (self._blocks.file, self._blocks.shape),
+            rank=rank,
+        )
+        load = float(self._costs[part].sum()) / worker.speed
+        self._channel.send(worker, task, self._params_ref, load, n_lost)
 
     def _hand_out(self) -> None:
         """Give every idle worker something, if there is anything."""
-        for worker in self._workers.idle:
-            if self.give(worker, self._rest.get(worker, np.empty(0, np.int64))):
-                continue
-            while self._lost:
-                shard, n_lost = self._lost.popleft()
-                if self.give(worker, shard, n_lost):
-                    break
-            else:
-                if not self._steal(worker):
-                    self._copy(worker)
+        for worker in self._roster.idle:
+            part = self._backlog.next_for(worker, self._pending.is_blocked)
+            if part is None and self._copy_an_overdue_task():
+                part = self._backlog.next_for(worker, self._pending.is_blocked)
+            if part is not None:
+                self.give(worker, *part)
 
-    def _steal(self, worker: RayWorker) -> bool:
-        """Half of what the one with most to do has not begun."""
-        open_rest = {w: rest[self._left[rest]] for w, rest in self._rest.items() if w is not worker}
-        longest = max(open_rest, key=lambda w: float(self.costs[open_rest[w]].sum()), default=None)
-        if longest is None or not len(open_rest[longest]):
-            return False
-        rest = open_rest[longest]
-        n = 0 if longest.call is None or self._overdue(longest.call) else len(rest) // 2
-        self._rest[longest] = rest[:n]
-        return self.give(worker, rest[n:])
+    def _copy_an_overdue_task(self) -> bool:
+        """Open the tiles of an overdue task to all idle workers; return whether there is such a task."""
+        for worker in self._pending.workers:
+            call = worker.call
+            if call is not None and not call.copied and self._pending.is_overdue(call):
+                call.copied = True
+                self._reopen(call, len(self._roster.idle), call.n_lost)
+                return True
+        return False
 
-    def _copy(self, worker: RayWorker) -> None:
-        """What is overdue, cut among those who are idle; whoever is first counts."""
-        for slow in self._workers.working:
-            call = slow.call
-            if call is None or call.task.turn != self._turn or call.copied or not self._overdue(call):
-                continue
-            call.copied = True
-            self._hand_back(call, len(self._workers.idle), call.n_lost)
-            if self._lost:
-                self.give(worker, *self._lost.popleft())
-            return
-
-    def _hand_back(self, call: Call, n_parts: int, n_lost: int) -> None:
-        """Put what is left of a call among what is lost."""
-        if call.task.first and self._loss is None:
-            self._asked_for_loss = False
-        self._put_back(call.task.shard, n_parts, n_lost)
-
-    def _put_back(self, shard: Shard, n_parts: int, n_lost: int) -> None:
-        """Put what is left of a shard among what is lost, in so many parts."""
-        shard = shard[self._left[shard]]
-        parts = make_shards(self.costs[shard], max(1, n_parts)) if len(shard) else []
-        self._lost.extend((shard[part], n_lost) for part in parts if len(part))
-
-    def _overdue(self, call: Call) -> bool:
-        return perf_counter() > call.sent + self._timing.patience(call)
-
-    # --- gathering ----------------------------------------------------------------
+    def _reopen(self, call: Call, n_parts: int, n_lost: int) -> None:
+        """Open the unfinished tiles of a call to all workers."""
+        if call.task.first and self._value is None:
+            self._asked_for_value = False
+        self._backlog.reopen(call.task.shard, n_parts, n_lost)
 
     def collect(self) -> Gathered:
-        """Wait until nothing is left."""
-        asked = self._asked()
-        if asked and not any(len(rest) for rest in self._rest.values()):
-            self._collect_at_once(asked)
-        while self._left.any():
+        """Wait until all tiles are finished."""
+        pending = self._pending
+        if pending.workers and not self._backlog.has_rests():
+            self._collect_at_once()
+        while self._backlog.left.any():
             self._hand_out()
-            asked = self._asked()
-            if asked:
-                for worker in self._wait(asked):
-                    self._take(worker)
-                self._give_up_the_silent()
+            if pending.workers:
+                for worker in pending.replied():
+                    self._receive(worker)
+                self._give_up_silent_workers()
             else:
-                self._workers.wait_for_one(self._step, self._timing.deadline)
-        assert self._loss is not None
-        of_worker: dict[RayWorker, float] = {}
-        for worker, _, one in self.answers:
-            of_worker[worker] = of_worker.get(worker, 0.0) + one.compute_s
-        return Gathered(
-            grad=self._grad if self._shared is None else self._grad.copy(),
-            loss=self._loss,
-            costs=self._tile_costs,
-            compute_s=max(of_worker.values(), default=0.0),
-            mean_compute_s=sum(of_worker.values()) / max(len(of_worker), 1),
-            answers=[(shard, one) for _, shard, one in self.answers],
+                self._roster.wait_for_one(self._turn.step, self._deadlines.deadline)
+        seconds_of: dict[RayWorker, float] = {}
+        for worker, _, reply in self._replies:
+            seconds_of[worker] = seconds_of.get(worker, 0.0) + reply.compute_s
+        computed_s = sum(seconds_of.values())
+        timings = Timings(
+            compute_s=max(seconds_of.values(), default=0.0),
+            mean_compute_s=computed_s / max(len(seconds_of), 1),
+            busy=sum(reply.cpu_s for _, _, reply in self._replies) / max(computed_s * self._turn.n_threads, 1e-300),
         )
+        answers = self._answers if self._vectors is None else self._answers.copy()
+        return Gathered(answers, self._value, self._tile_costs, list(self._replies), timings)
 
-    def _asked(self) -> list[RayWorker]:
-        """Those whose answers are due of this turn."""
-        return [w for w in self._workers.working if w.call is not None and w.call.task.turn == self._turn]
-
-    def _collect_at_once(self, asked: list[RayWorker]) -> None:
-        """All answers, if none is late and none is an error."""
-        began, patience_s = perf_counter(), self._longest_patience(asked)
+    def _collect_at_once(self) -> None:
+        """Receive all replies, unless one is late or an error; what is left then is received one by one."""
+        began, patience_s = perf_counter(), self._pending.longest_patience()
         try:
-            for worker, answer in self._channel.answers(asked, patience_s):
-                self._finish(worker, pickle.loads(answer))
-        except (self._ray.exceptions.RayError, ConnectionError):  # of one of them; or it takes too long
-            pass  # and is met again, where they are taken one by one
-        self._forgive_a_pause(began, patience_s)
+            for worker, reply in self._channel.receive_all(self._pending.workers, patience_s):
+                self._finish(worker, pickle.loads(reply))
+        except (self._ray.exceptions.RayError, ConnectionError):
+            pass  # the same error is met again, and handled, when replies are received one by one
+        self._pending.forgive_a_pause(began, patience_s)
 
-    def _wait(self, asked: list[RayWorker]) -> list[RayWorker]:
-        """Those whose answers have come; none if it is time to look at who is late."""
-        now = perf_counter()
-        due_s = _LONGEST_WAIT_S
-        for worker in asked:
-            call = worker.call
-            assert call is not None
-            until = self._timing.deadline(call) if call.copied else self._timing.patience(call)
-            due_s = min(due_s, max(0.01, call.sent + until - now))
-        answered = self._channel.answered(asked, due_s)
-        self._forgive_a_pause(now, due_s)
-        return answered
-
-    def _forgive_a_pause(self, began: float, at_most_s: float) -> None:
-        """Count it as nobody's lateness if this process itself was stopped while it waited."""
-        excess_s = perf_counter() - began - at_most_s
-        if excess_s > _LONGEST_WAIT_S:
-            for worker in self._workers.working:
-                if worker.call is not None:
-                    worker.call.sent += excess_s
-
-    def _longest_patience(self, asked: list[RayWorker]) -> float:
-        return max(self._timing.patience(worker.call) for worker in asked if worker.call is not None)
-
-    def _take(self, worker: RayWorker) -> None:
-        """The answer of a worker, or its end."""
+    def _receive(self, worker: RayWorker) -> None:
+        """Receive a worker's reply, its exception, or the news of its death."""
         ray, call = self._ray, worker.call
         assert call is not None
         try:
-            answer = pickle.loads(self._channel.answer(worker, max(1.0, self._timing.deadline(call))))
+            reply = pickle.loads(self._channel.receive(worker, max(1.0, self._deadlines.deadline(call))))
         except ray.exceptions.RayTaskError as error:
             worker.call = None
-            self._wait_for_others()
+            self._pending.wait_for_all()
             raise cause_of(error) from error
         except ray.exceptions.RayError as error:
             self._lose(worker, reason_of(error))
         except ConnectionError as error:
             self._lose(worker, reason_of(error), give_up=True)
         else:
-            self._finish(worker, answer)
+            self._finish(worker, reply)
 
-    def _wait_for_others(self) -> None:
-        """So that they are idle again, if all goes well, where the step is given up."""
-        if asked := self._asked():
-            ends = perf_counter() + min(self._longest_patience(asked), GIVE_UP_S)
-            while asked and (answered := self._channel.answered(asked, max(0.0, ends - perf_counter()))):
-                asked = [worker for worker in asked if worker not in answered]
-
-    def _finish(self, worker: RayWorker, one: GradSlice) -> None:
+    def _finish(self, worker: RayWorker, reply: Reply) -> None:
         call = worker.call
         assert call is not None
         shard = call.task.shard
         worker.call = None
-        if one.values is not None:
-            self._grad[positions_of(self._tiles, shard, self._order)] = one.values
-        self._left[shard] = False
-        if self._loss is None and one.loss is not None:
-            self._loss, self._tile_costs = one.loss, one.costs
-        self.answers.append((worker, shard, one))
+        if reply.answers is not None:
+            self._answers[positions_of(self._tiles, shard, self._order)] = reply.answers
+        self._backlog.left[shard] = False
+        if self._value is None and reply.value is not None:
+            self._value, self._tile_costs = reply.value, reply.costs
+        self._replies.append((worker, shard, reply))
         if self._kept is not None:
-            self._kept.finished(shard, self._grad, self._loss)
+            self._kept.finished(shard, self._answers, self._value)
 
-    def _lose(self, worker: RayWorker, why: str, give_up: bool = False) -> None:
-        """A worker is gone: its unfinished tiles are for the others."""
+    def _lose(self, worker: RayWorker, reason: str, give_up: bool = False) -> None:
+        """Open the unfinished tiles of a lost worker to the others."""
         call = worker.call
         assert call is not None
-        rest = self._rest.pop(worker, np.empty(0, np.int64))
-        (self._workers.give_up if give_up else self._workers.lose)(worker, self._step, why)
+        (self._roster.give_up if give_up else self._roster.lose)(worker, self._turn.step, reason)
         self.n_lost += 1
-        self.last_reason = why
+        self.last_reason = reason
         if call.n_lost >= _MOST_LOSSES:
             raise TrainingError(
-                f"Workers were lost {call.n_lost + 1} times in step {self._step} with the same work, the last one "
-                f"because: {why} A worker that keeps dying is usually out of memory; try fewer workers."
+                f"Workers were lost {call.n_lost + 1} times in step {self._turn.step} with the same work, the last one "
+                f"because: {reason} A worker that keeps dying is usually out of memory; try fewer workers."
             )
-        n_live = len(self._workers.working)
+        n_parts = len(self._roster.working)
         if not call.copied:
-            self._hand_back(call, n_live, call.n_lost + 1)
-        self._put_back(rest, n_live, 0)
+            self._reopen(call, n_parts, call.n_lost + 1)
+        self._backlog.drop(worker, n_parts)
 
-    def _give_up_the_silent(self) -> None:
-        for worker in self._asked():
+    def _give_up_silent_workers(self) -> None:
+        for worker in self._pending.workers:
             call = worker.call
             assert call is not None
             silent_s = perf_counter() - call.sent
-            if silent_s > self._timing.deadline(call):
+            if silent_s > self._deadlines.deadline(call):
                 self._lose(worker, f"it has not answered for {silent_s:.1f} s.", give_up=True)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from distnum.workers.ray_pool import channel
-from distnum.workers.ray_pool.actor import Task
+from distnum.workers.ray_pool.actor import RayTask
 from distnum.workers.ray_pool.channel import Channel, RayWorker
 
 
@@ -45,8 +45,8 @@ class Actor:
         return object()
 
 
-def task(n_tiles: int = 3) -> Task:
-    return Task(1, 1, np.arange(n_tiles), True, False, None, 1, None, 0.0)
+def task(n_tiles: int = 3) -> RayTask:
+    return RayTask(1, 1, np.arange(n_tiles), first=True)
 
 
 @pytest.fixture
@@ -58,60 +58,60 @@ def listener(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Listen
 
 
 def asked(listener: Listener, ray: Ray, n_tiles: int = 3) -> tuple[Channel, RayWorker, Connection]:
-    """A worker that has been asked, and its end of the line."""
+    """A worker that has been asked, and its end of the connection."""
     worker = RayWorker(1, Actor(), None, address=str(listener.address))
-    of_driver = Channel(ray)
-    of_driver.ask(worker, task(n_tiles), None, 1.0)
-    return of_driver, worker, listener.accept()
+    driver_channel = Channel(ray)
+    driver_channel.send(worker, task(n_tiles), None, 1.0)
+    return driver_channel, worker, listener.accept()
 
 
 def test_a_task_goes_there_and_an_answer_comes_back(listener: Listener) -> None:
-    of_driver, worker, line = asked(listener, Ray(GetTimeoutError()))
-    assert pickle.loads(line.recv_bytes()).shard.tolist() == [0, 1, 2]
-    assert of_driver.answered([worker], 0) == []
-    line.send_bytes(b"found")
-    assert of_driver.answered([worker], 10) == [worker]
-    assert of_driver.answer(worker, 10) == b"found"
+    driver_channel, worker, connection = asked(listener, Ray(GetTimeoutError()))
+    assert pickle.loads(connection.recv_bytes()).shard.tolist() == [0, 1, 2]
+    assert driver_channel.replied([worker], 0) == []
+    connection.send_bytes(b"found")
+    assert driver_channel.replied([worker], 10) == [worker]
+    assert driver_channel.receive(worker, 10) == b"found"
 
 
 def test_who_stops_in_the_middle_of_an_answer_is_not_waited_for(listener: Listener) -> None:
-    of_driver, worker, line = asked(listener, Ray(GetTimeoutError()))
-    with line:
-        os.write(line.fileno(), struct.pack("!i", 100) + b"half")
-        assert of_driver.answered([worker], 10) == [worker]
+    driver_channel, worker, connection = asked(listener, Ray(GetTimeoutError()))
+    with connection:
+        os.write(connection.fileno(), struct.pack("!i", 100) + b"half")
+        assert driver_channel.replied([worker], 10) == [worker]
         with pytest.raises(ConnectionError, match="connection is broken"):
-            of_driver.answer(worker, 60)
+            driver_channel.receive(worker, 60)
 
 
 def test_who_does_not_read_is_not_waited_for(listener: Listener) -> None:
     began = perf_counter()
-    of_driver, worker, line = asked(listener, Ray(GetTimeoutError()), n_tiles=1_000_000)
-    with line:
-        assert of_driver.answered([worker], 60) == [worker]
+    driver_channel, worker, connection = asked(listener, Ray(GetTimeoutError()), n_tiles=1_000_000)
+    with connection:
+        assert driver_channel.replied([worker], 60) == [worker]
         with pytest.raises(ConnectionError, match="connection is broken"):
-            of_driver.answer(worker, 60)
+            driver_channel.receive(worker, 60)
     assert perf_counter() - began < 30
 
 
 def test_ray_says_why_a_worker_is_gone(listener: Listener) -> None:
-    of_driver, worker, line = asked(listener, Ray(MemoryError("it has taken too much")))
-    line.close()
-    assert of_driver.answered([worker], 10) == [worker]
+    driver_channel, worker, connection = asked(listener, Ray(MemoryError("it has taken too much")))
+    connection.close()
+    assert driver_channel.replied([worker], 10) == [worker]
     with pytest.raises(MemoryError, match="too much"):
-        of_driver.answer(worker, 10)
-    # It is asked again over another line, as its process may be there.
-    of_driver.ask(worker, task(), None, 1.0)
+        driver_channel.receive(worker, 10)
+    # It is asked again over another connection, as its process may be there.
+    driver_channel.send(worker, task(), None, 1.0)
     with listener.accept() as again:
         assert pickle.loads(again.recv_bytes()).turn == 1
 
 
 def test_a_worker_that_is_gone_before_it_is_asked_is_noticed_when_its_answer_is_due(listener: Listener) -> None:
-    of_driver, worker, line = asked(listener, Ray(MemoryError("it has taken too much")))
-    line.close()
-    of_driver.ask(worker, task(), None, 1.0)
-    assert of_driver.answered([worker], 10) == [worker]
+    driver_channel, worker, connection = asked(listener, Ray(MemoryError("it has taken too much")))
+    connection.close()
+    driver_channel.send(worker, task(), None, 1.0)
+    assert driver_channel.replied([worker], 10) == [worker]
     with pytest.raises(MemoryError):
-        of_driver.answer(worker, 10)
+        driver_channel.receive(worker, 10)
 
 
 def test_an_address_where_nobody_listens_leaves_calls(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_an_address_where_nobody_listens_leaves_calls(tmp_path: Path) -> None:
             return "reference"
 
     worker = RayWorker(1, Called(), None, address=str(tmp_path / "nobody"))
-    Channel(Ray(GetTimeoutError())).ask(worker, task(), None, 1.0)
+    Channel(Ray(GetTimeoutError())).send(worker, task(), None, 1.0)
     assert worker.call is not None
     assert worker.call.ref == "reference"
     assert len(calls) == 1

@@ -60,7 +60,7 @@ def test_bits_of_the_main_job() -> None:
     assert {distnum.train(steps=3, workers=k).params_sha256 for k in (1, 2, 5)} == {serial.params_sha256}
 
 
-def test_a_worker_that_is_killed_costs_nothing_but_time(undisturbed: str) -> None:
+def test_a_killed_worker_does_not_change_the_bits(undisturbed: str) -> None:
     job = network_job(distnum.Config(**SMALL, workers=3))
     with open_pool(job) as pool:
         assert isinstance(pool, RayPool)
@@ -72,7 +72,7 @@ def test_a_worker_that_is_killed_costs_nothing_but_time(undisturbed: str) -> Non
     assert params_sha256(state.params) == undisturbed
 
 
-def test_a_worker_that_always_dies_is_not_restarted_for_ever(tmp_path: Path) -> None:
+def test_a_worker_that_always_dies_ends_the_training(tmp_path: Path) -> None:
     driver = os.getpid()
 
     def fatal(params: np.ndarray, batch: Any) -> float:
@@ -89,7 +89,7 @@ class SimulatorError(Exception):
 
 
 @pytest.mark.parametrize("kind", [SimulatorError, EOFError, BrokenPipeError])
-def test_the_users_exception_comes_as_it_was_raised(kind: type[Exception]) -> None:
+def test_the_exception_of_a_function_reaches_the_user_unchanged(kind: type[Exception]) -> None:
     def broken(params: np.ndarray, batch: Any) -> float:
         raise kind("no fuel")
 
@@ -97,7 +97,7 @@ def test_the_users_exception_comes_as_it_was_raised(kind: type[Exception]) -> No
         distnum.train(broken, np.zeros(3), steps=2, workers=2)
 
 
-def test_workers_are_there_for_the_gradient_after_one_that_has_failed() -> None:
+def test_workers_survive_an_exception_of_the_function() -> None:
     def sometimes(params: np.ndarray, step: int) -> float:
         if step == 2:
             raise SimulatorError("no fuel")
@@ -107,34 +107,32 @@ def test_workers_are_there_for_the_gradient_after_one_that_has_failed() -> None:
     objective = BlackBox(sometimes, layout, flat.size, "central", None)
     with RayPool(objective, lambda step: step, 2) as pool:
         pids = pool.worker_pids
-        pool.plan(objective.expected_costs(None))
         for step in (1, 2, 2, 3):
             if step == 2:
                 with pytest.raises(SimulatorError, match="no fuel"):
-                    pool.gradient(step, flat.copy())
+                    pool.compute(step, flat.copy())
             else:
-                np.testing.assert_allclose(pool.gradient(step, flat.copy()).grad, 2 * flat, atol=1e-6)
+                np.testing.assert_allclose(pool.compute(step, flat.copy()).answers, 2 * flat, atol=1e-6)
         assert pool.worker_pids == pids
 
 
-def test_parameters_that_cannot_be_shared_any_more_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parameters_are_sent_where_shared_memory_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     layout, flat = ParamsLayout.of(np.arange(30.0), "params")
     objective = BlackBox(lambda x, batch: float((x**2).sum()), layout, flat.size, "central", None)
     with RayPool(objective, lambda step: None, 2) as pool:
         for step in (1, 2, 3, 4):
             if step == 3:
                 monkeypatch.setattr(SharedVectors, "create", lambda *_: None)  # the disk is full now
-                pool._make_files()
-            pool.plan(objective.expected_costs(None))
-            np.testing.assert_allclose(pool.gradient(step, flat.copy()).grad, 2 * flat, atol=1e-6)
+                pool._files.renew(None)
+            np.testing.assert_allclose(pool.compute(step, flat.copy()).answers, 2 * flat, atol=1e-6)
 
 
-def test_a_loss_that_is_not_finite_is_named_from_a_worker_too() -> None:
+def test_a_loss_that_is_not_finite_on_a_worker_names_the_parameter() -> None:
     with pytest.raises(TrainingError, match=r"The loss is nan where parameter x\[2\] \(index 2\) is moved"):
         distnum.gradient(lambda x: float(np.sqrt(-x[2])) if x[2] else 0.0, np.zeros(4), workers=2)
 
 
-def test_gradient_on_workers_is_the_gradient() -> None:
+def test_a_gradient_on_workers_has_the_bits_of_one_in_this_process() -> None:
     x = np.linspace(-1, 1, 50)
 
     def f(x: np.ndarray) -> float:
@@ -153,7 +151,7 @@ def test_too_many_workers_for_the_cluster() -> None:
         distnum.train(**SMALL, workers=50, threads_per_worker=2)
 
 
-def test_auto_chooses_workers_and_threads_that_pay() -> None:
+def test_auto_chooses_the_fastest_numbers_of_workers_and_threads() -> None:
     job = prepare(None, None, None, None, SMALL)
     with open_pool(job, gradient_s=1e-4) as pool:
         assert pool.n_workers == 1
@@ -164,7 +162,7 @@ def test_auto_chooses_workers_and_threads_that_pay() -> None:
         assert (pool.n_workers, pool.n_threads) == (8, 1)
 
 
-def test_an_activation_of_the_users_own_goes_to_the_workers() -> None:
+def test_a_custom_activation_is_sent_to_the_workers() -> None:
     for make in (distnum.Activation.from_scalar_function, distnum.Activation.from_function):
         activation = make(lambda a: a / (1 + a * a), "bump")
         serial = distnum.train(**SMALL, activation=activation, workers=0)

@@ -1,0 +1,241 @@
+"""What a job trains: a network or a Python function.
+
+A ``Subject`` names the parameters, evaluates them, describes itself, and says which fields of a
+configuration mean something to it. A new kind of subject is a new class here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distnum.common.arrays import Array
+from distnum.common.errors import InputError
+from distnum.datasets.dataset import Dataset, as_inputs, batch_at
+from distnum.differentiation.black_box import LossFunction
+from distnum.differentiation.parameters import ParamsLayout
+from distnum.networks.dense import Network
+from distnum.networks.metrics import Evaluation, evaluate
+from distnum.networks.model import model_header
+from distnum.training.config import Config
+from distnum.workers.pool import BatchAt
+
+__all__ = ["NETWORK_FIELDS", "FunctionSubject", "NetworkSubject", "Subject"]
+
+NETWORK_FIELDS = {"data", "hidden", "activation", "loss", "init", "init_std", "method"}
+"""Fields of a configuration that mean nothing to a Python function."""
+
+
+class Subject(Protocol):
+    """What a job trains.
+
+    Attributes:
+        unequal_bits: Why the same steps may end at other parameters, as a phrase.
+    """
+
+    unequal_bits: str
+
+    @property
+    def network(self) -> Network | None:
+        """The network, if it is one."""
+        ...
+
+    def describe(self, config: Config) -> list[tuple[str, str]]:
+        """Lines that introduce a training: a short title and a text each."""
+        ...
+
+    def method(self, config: Config) -> str:
+        """How gradients are computed, as a phrase: the step ``h`` and the method."""
+        ...
+
+    def named(self, params: Array) -> dict[str, Array]:
+        """The parameters as arrays by name; views of the flat array."""
+        ...
+
+    def restored(self, params: Array) -> Any:
+        """The parameters in the form in which the user gave them."""
+        ...
+
+    def evaluate(self, params: Array) -> Evaluation | None:
+        """The evaluation on test examples; None if there are none."""
+        ...
+
+    def predict(self, params: Array, x: NDArray[np.generic]) -> NDArray[np.intp]:
+        """Labels of examples.
+
+        Raises:
+            InputError: This subject gives no labels.
+        """
+        ...
+
+    def header(self) -> dict[str, str]:
+        """Metadata of the file that keeps the trained parameters."""
+        ...
+
+    def config_values(self, config: Config) -> dict[str, Any]:
+        """What ``config.toml`` of a run holds."""
+        ...
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells this subject from another one with the same configuration and number of parameters."""
+        ...
+
+    def batches(self, config: Config) -> BatchAt:
+        """Batches for a configuration with another batch size.
+
+        Raises:
+            InputError: The subject's batches have no size, or there are too few examples.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class NetworkSubject:
+    """A network and the data set that it is trained on."""
+
+    network: Network
+    dataset: Dataset
+
+    unequal_bits = "processors or libraries of the workers round differently"
+
+    def describe(self, config: Config) -> list[tuple[str, str]]:
+        """The network and its data."""
+        network, dataset = self.network, self.dataset
+        targets = f"{dataset.n_outputs} classes" if dataset.has_labels else f"{dataset.n_outputs} targets"
+        return [
+            (
+                "network",
+                f"{network}, {network.activation.name}, {config.loss}: {network.n_params:,} parameters, {config.dtype}",
+            ),
+            (
+                "data",
+                f"{dataset.name}: {len(dataset.x_train):,} to train, {len(dataset.x_test):,} to test, {targets}",
+            ),
+        ]
+
+    def method(self, config: Config) -> str:
+        """The step and the method of the configuration."""
+        return f"h = {config.step_size:g}, {config.method}"
+
+    def named(self, params: Array) -> dict[str, Array]:
+        """``W1``, ``b1``, ``W2``, ..."""
+        return self.network.unpack(params)
+
+    def restored(self, params: Array) -> Array:
+        """The flat array itself."""
+        return params
+
+    def evaluate(self, params: Array) -> Evaluation:
+        """The network on the test examples."""
+        return evaluate(self.network, params, self.dataset.x_test, self.dataset.y_test)
+
+    def predict(self, params: Array, x: NDArray[np.generic]) -> NDArray[np.intp]:
+        """The most probable label of each example, shape ``(n,)``; ``x`` as the data set holds it."""
+        return self.network.predict(params, as_inputs(np.asarray(x), params.dtype))
+
+    def header(self) -> dict[str, str]:
+        """What ``distnum.load`` needs besides the parameters."""
+        return model_header(self.network, self.dataset)
+
+    def config_values(self, config: Config) -> dict[str, Any]:
+        """All fields."""
+        return config.to_dict()
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Nothing: the configuration and the data's checksum say all."""
+        return {}
+
+    def batches(self, config: Config) -> BatchAt:
+        """Random examples of the data set."""
+        n_train = len(self.dataset.x_train)
+        if config.batch_size > n_train:
+            raise InputError(
+                f"batch_size is {config.batch_size:,}, but {self.dataset.name} has {n_train:,} training examples; "
+                "it must not be more."
+            )
+        return partial(batch_at, self.dataset, config.seed, config.batch_size, config.dtype)
+
+
+@dataclass(frozen=True)
+class FunctionSubject:
+    """A Python function ``loss(params, batch)`` and the layout of its parameters."""
+
+    loss: LossFunction
+    layout: ParamsLayout
+    n_params: int
+
+    network = None
+    unequal_bits = "the function gives other numbers for the same parameters, or was changed"
+
+    def describe(self, config: Config) -> list[tuple[str, str]]:
+        """The number of parameters."""
+        return [("function", f"of {self.n_params:,} parameters, {config.dtype}")]
+
+    def method(self, config: Config) -> str:
+        """The step; the method is always whole evaluations."""
+        h = "chosen for each parameter" if config.h == "auto" else f"= {config.h:g}"
+        return f"h {h}, the whole function"
+
+    def named(self, params: Array) -> dict[str, Array]:
+        """The arrays by the user's names; ``params`` if there is one array without a name."""
+        view = self.layout.view(params)
+        return dict(view) if self.layout.names else {"params": view}
+
+    def restored(self, params: Array) -> Any:
+        """An array or a dict of arrays, as the user gave them."""
+        return self.layout.view(params)
+
+    def evaluate(self, params: Array) -> None:
+        """Nothing: a function has no test examples."""
+        return
+
+    def predict(self, params: Array, x: NDArray[np.generic]) -> NDArray[np.intp]:
+        """Refused.
+
+        Raises:
+            InputError: Always.
+        """
+        raise InputError("predict needs a network; this run trained a Python function.")
+
+    def header(self) -> dict[str, str]:
+        """The format alone: such a file cannot be applied without the function."""
+        return {"format": "distnum-params-1"}
+
+    def config_values(self, config: Config) -> dict[str, Any]:
+        """The fields that mean something to a function, and that it is one."""
+        values = {name: value for name, value in config.to_dict().items() if name not in NETWORK_FIELDS}
+        return {"objective": "python"} | values
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Name, source and bound arguments of the function, as far as they are known."""
+        function: Any = self.loss
+        bound = []
+        while isinstance(function, partial):
+            bound.append((function.args, function.keywords))
+            function = function.func
+        named = function if hasattr(function, "__qualname__") else type(function)
+        facts: dict[str, Any] = {"function": f"{named.__module__}.{named.__qualname__}"}
+        if bound:  # without addresses in memory, which differ from process to process
+            facts["arguments_sha256"] = sha256(re.sub(r" at 0x\w+", "", repr(bound)).encode()).hexdigest()
+        try:
+            return facts | {"source_sha256": sha256(inspect.getsource(named).encode()).hexdigest()}
+        except (OSError, TypeError):
+            return facts
+
+    def batches(self, config: Config) -> BatchAt:
+        """Refused.
+
+        Raises:
+            InputError: Always.
+        """
+        raise InputError(
+            "mode is 'weak', which grows the batch with the workers; a loss function decides itself what it does with "
+            "a batch, so it must be 'strong'."
+        )
