@@ -1,10 +1,10 @@
 #!/bin/bash
-# One training on a Slurm cluster: a node of Ray on each machine, one worker with all cores on each.
+# One training on a Slurm cluster: a Ray node on each machine, with one worker that uses all its cores.
 #
 #   sbatch cluster/slurm.sh --hidden 256,256 --steps 2000 --out runs/first
 #   sbatch --nodes=8 cluster/slurm.sh resume runs/first
 #
-# It costs the allocation below. distnum and ray[default] must be in the environment that is activated;
+# You pay for the allocation below. The environment that is activated must have distnum and ray[default];
 # the run folder must be on a file system that all machines share.
 
 #SBATCH --job-name=distnum
@@ -31,7 +31,7 @@ head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export RAY_health_check_initial_delay_ms=0 RAY_health_check_period_ms=1000
 export RAY_health_check_timeout_ms=1000 RAY_health_check_failure_threshold=3
 export RAY_worker_niceness=0
-# Only this job's processes may use its Ray.
+# Only processes of this job may use its Ray cluster.
 export RAY_AUTH_MODE=token
 RAY_AUTH_TOKEN=$(python3 -c "import secrets; print(secrets.token_hex(32))")
 export RAY_AUTH_TOKEN
@@ -41,7 +41,7 @@ if [ "$command" != scale ]; then
   arguments+=(--workers "$SLURM_JOB_NUM_NODES" --threads-per-worker "$SLURM_CPUS_PER_TASK")
 fi
 
-# On SIGTERM, two minutes before the time is over, the training saves its state.
+# Slurm sends SIGTERM two minutes before the time limit; the training then saves its state.
 srun ray symmetric-run \
   --address "$head:6379" \
   --min-nodes "$SLURM_JOB_NUM_NODES" \

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
 from typing import NoReturn
+
+from distnum.common.signals import handled_signals
 
 
 def run() -> NoReturn:
     """Run the command line and end the process with its exit code."""
-    # There is nothing to save yet: an interruption while modules are loaded is no crash.
-    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in numbers}
-    taken = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
-    for number in taken:
-        signal.signal(number, lambda number, frame: os._exit(130))
-    from distnum.cli import main
-
-    for number, handler in taken.items():
-        signal.signal(number, handler)
+    # While modules are imported there is nothing to save: end at once, without a traceback.
+    with handled_signals(lambda number, frame: os._exit(130)):
+        from distnum.cli import main
     main.run()
 
 

@@ -1,11 +1,11 @@
 #!/bin/bash
-# A small real Ray cluster on this machine, for trying things out: a head and some more nodes.
+# Starts a small real Ray cluster on this machine, to try things out: a head and some more nodes.
 #
 #   cluster/local/start.sh [NODES] [CPUS]    by default 3 nodes of 2 logical CPUs each
-#   cluster/local/stop.sh                    stops these, and nothing else
+#   cluster/local/stop.sh                    stops them, and nothing else
 #
-# It needs ray[default] in the environment. Everything of it is in $DISTNUM_CLUSTER (default:
-# /tmp/distnum-cluster), listens on this machine alone, and asks for the token in its file "token".
+# The environment must have ray[default]. All files are in the folder $DISTNUM_CLUSTER (default:
+# /tmp/distnum-cluster). The cluster listens on this machine only, and requires the token in the file "token".
 
 set -euo pipefail
 
@@ -14,7 +14,7 @@ home=${DISTNUM_CLUSTER:-/tmp/distnum-cluster}
 port=${DISTNUM_PORT:-6399} dashboard=${DISTNUM_DASHBOARD_PORT:-8265}
 
 if [ -e "$home" ]; then
-  echo "$home is there; is a cluster running? cluster/local/stop.sh stops it and removes the folder." >&2
+  echo "$home exists; is a cluster running? cluster/local/stop.sh stops it and removes the folder." >&2
   exit 2
 fi
 mkdir -m 700 "$home"
@@ -24,14 +24,14 @@ export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$home/token
 export RAY_USAGE_STATS_ENABLED=0 RAY_worker_niceness=0
 export RAY_health_check_initial_delay_ms=0 RAY_health_check_period_ms=1000
 export RAY_health_check_timeout_ms=1000 RAY_health_check_failure_threshold=3
-# Nodes end at once when they are told to.
+# Stopped nodes end at once.
 export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0
 
 start() { # NAME ARGUMENT...
   local name=$1
   shift
-  # Each in a session of its own, with a folder of its own: two nodes of one machine share none. Their
-  # agents, which start jobs, take any free port: there may be other Ray nodes on this machine.
+  # Each node needs its own session and its own folder. The agents, which start jobs, use any free port,
+  # because there may be other Ray nodes on this machine.
   setsid ray start --block --node-ip-address=127.0.0.1 --num-cpus="$cpus" --object-store-memory=150000000 \
     --dashboard-agent-listen-port=0 --temp-dir="$home/$name" "$@" > "$home/$name.log" 2>&1 < /dev/null &
   echo $! >> "$home/pids"

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Stops the cluster that cluster/local/start.sh has started, and removes its folder.
+# Stops the cluster that cluster/local/start.sh started, and removes its folder.
 
 set -euo pipefail
 

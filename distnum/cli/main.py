@@ -1,6 +1,6 @@
-"""The command line: its streams, and what ends it.
+"""The process of the command line: its streams, its exit code, and one line for every error.
 
-Results go to the standard output, progress and remarks to the error stream. Exit codes:
+Results go to the standard output, progress and remarks to the standard error stream. Exit codes:
 0 done, 1 failed, 2 bad input, 130 interrupted.
 """
 
@@ -17,21 +17,22 @@ from typing import Any, NoReturn, TextIO, cast
 
 from distnum.cli.commands import COMMANDS
 from distnum.cli.options import parsed
-from distnum.cli.output import BAD_INPUT, FAILED, INTERRUPTED, ReaderGone
+from distnum.cli.output import BAD_INPUT, FAILED, INTERRUPTED
 from distnum.common.errors import InputError, TrainingError
+from distnum.common.text import print_remark
 
 __all__ = ["main", "run"]
 
 
 def run() -> NoReturn:
-    """The command itself: ends the process with ``main``'s code."""
+    """Run the command line and end the process with the exit code of ``main``."""
     _prepare_streams()
     if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # what matters to the user is said in a line of our own
-    logging.getLogger().addHandler(logging.NullHandler())  # the same for what libraries log
+        warnings.simplefilter("ignore")  # distnum reports in its own words what matters to the user
+    logging.getLogger().addHandler(logging.NullHandler())  # the same for log records of libraries
     code = main()
     if code == INTERRUPTED:
-        # At once: what an interrupted library would still do at the end of the process can crash.
+        # At once: the cleanup of an interrupted library can crash.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -39,15 +40,19 @@ def run() -> NoReturn:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run one command and return its exit code.
+
+    Args:
+        arguments: Command and options; None takes those of this process.
+    """
     remarks = logging.StreamHandler(sys.stderr)
     remarks.setLevel(logging.WARNING)
     remarks.setFormatter(logging.Formatter("distnum: %(levelname)s: %(message)s"))
     log = logging.getLogger("distnum")
     log.addHandler(remarks)
     try:
-        options = parsed(sys.argv[1:] if arguments is None else arguments)
-        return COMMANDS[options.command](options)
+        options = parsed(sys.argv[1:] if arguments is None else arguments, COMMANDS)
+        return options.command.run(options)
     except InputError as error:
         return _complain(str(error), BAD_INPUT)
     except TrainingError as error:
@@ -56,31 +61,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(f"this machine has not enough memory: {error}", FAILED)
     except KeyboardInterrupt:
         return _complain("interrupted.", INTERRUPTED)
-    except ReaderGone:
-        return FAILED  # there is nobody to tell
     except Exception as error:
         if os.environ.get("DISTNUM_DEBUG"):
             raise
         return _complain(
-            f"unexpected {type(error).__name__}: {error} (set DISTNUM_DEBUG=1 to see where; please report it)", FAILED
+            f"unexpected {type(error).__name__}: {error} (please report it; DISTNUM_DEBUG=1 shows the traceback)",
+            FAILED,
         )
     finally:
         log.removeHandler(remarks)
 
 
 def _complain(message: str, code: int) -> int:
-    print(f"distnum: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    print_remark(f"distnum: {' '.join(message.split())}")
     return code
 
 
 class _Remarks:
-    """The error stream, for which no work is given up: its disk may be full, its reader gone."""
+    """The standard error stream, ignoring write errors: a full disk or a closed pipe must not end the work."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        # RuntimeError: a signal came while the stream was being written to.
+        # RuntimeError: a signal arrived during another write to the stream.
         with suppress(OSError, RuntimeError):
             self._stream.write(text)
         return len(text)
@@ -98,7 +102,7 @@ def _prepare_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
-            # Closed: the next file opened would get its number, and what is meant for the stream.
+            # The stream is closed. The next file opened would get its number, and the stream's text.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (stays open to the end)

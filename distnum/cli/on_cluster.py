@@ -1,60 +1,28 @@
-"""What a submitted job runs on the cluster: checks that the node fits, then the command, the script, or packing.
+"""Run on a cluster's head by a submitted job: checks the versions, then runs a command or a script, or packs a run.
 
-Nothing is imported at the top but what every Python has: the check must be able to speak.
+Started as ``python -m distnum.cli.on_cluster``; nothing imports it. Importing it loads the standard
+library and ``distnum.common.requirements`` only, and needs no syntax newer than Python 3.7, so that
+the check can report an old Python or a missing package.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 
-from distnum.cli.submit.transfer import RUNS, head_path
 from distnum.common.requirements import REQUIREMENTS, unmet
 
 __all__ = ["main"]
 
 _LEAST_PYTHON = (3, 10)
 
-# Options and arguments that name a folder of the head.
-_FOLDERS = ("--out",)
-
-
-def _check() -> str:
-    """Why this node cannot run distnum; empty if it can."""
-    if sys.version_info < _LEAST_PYTHON:
-        needed = ".".join(map(str, _LEAST_PYTHON))
-        return f"the cluster has Python {sys.version.split()[0]}, but distnum needs {needed} or newer."
-    wrong = unmet(json.loads(os.environ.get(REQUIREMENTS, "[]")))
-    if wrong:
-        return f"the cluster does not fit: {'; '.join(wrong)}. Install that on every node."
-    return ""
-
-
-def _pack(folder: str) -> int:
-    """Print a folder, packed."""
-    if "://" in folder:
-        import fsspec
-
-        path = str(fsspec.core.url_to_fs(folder)[1])
-    else:
-        path = head_path(folder)
-    if not os.path.isdir(path):
-        print(f"distnum: there is no run in {path} on the cluster's head.", file=sys.stderr)
-        return 2
-    from distnum.cli.submit.transfer import packed
-
-    print(packed(path), flush=True)
-    return 0
-
 
 def main(arguments: list[str]) -> int:
-    """Run ``pack DIR``, ``script FILE ...`` or a command of distnum's; returns the exit code."""
-    problem = _check()
+    """Run ``pack FOLDER``, ``script FILE [ARGUMENT ...]`` or a command of distnum, and return the exit code."""
+    problem = _misfit()
     if problem:
-        print(f"distnum: {problem}", file=sys.stderr)
-        return 2
+        return _complain(problem, 2)
     kind, *rest = arguments
     if kind == "pack":
         return _pack(*rest)
@@ -65,24 +33,55 @@ def main(arguments: list[str]) -> int:
         sys.path.insert(0, os.path.dirname(os.path.abspath(rest[0])))
         runpy.run_path(rest[0], run_name="__main__")
         return 0
-    _run(kind, rest)
+    return _run(kind, rest)
+
+
+def _misfit() -> str:
+    """Why this node cannot run distnum; empty if it can."""
+    if sys.version_info < _LEAST_PYTHON:
+        needed = ".".join(map(str, _LEAST_PYTHON))
+        return f"the cluster has Python {sys.version.split()[0]}, but distnum needs {needed} or newer."
+    wrong = unmet(json.loads(os.environ.get(REQUIREMENTS, "[]")))
+    if wrong:
+        return f"the cluster does not fit: {'; '.join(wrong)}. Install that on every node."
+    return ""
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"distnum: {message}", file=sys.stderr)
+    return code
+
+
+def _pack(name: str) -> int:
+    """Print the run in a folder of the head, or at the URI of a disk, packed."""
+    from distnum.cli.output import write_output
+    from distnum.cli.submit.transfer import head_path, packed
+    from distnum.common.errors import TrainingError
+
+    if "://" in name:
+        import fsspec
+
+        folder = str(fsspec.core.url_to_fs(name)[1])
+    else:
+        folder = head_path(name)
+    if not os.path.isdir(folder):
+        return _complain(f"there is no run in {folder} on the cluster's head.", 2)
+    try:
+        write_output(packed(folder))
+    except OSError as error:
+        return _complain(f"{error.filename or folder} on the cluster's head cannot be read: {error.strerror}.", 1)
+    except TrainingError as error:
+        return _complain(str(error), 1)
     return 0
 
 
-def _run(command: str, arguments: list[str]) -> None:
-    """A command of distnum's, which ends the process."""
+def _run(command: str, arguments: list[str]) -> int:
+    """Run a command of distnum, with its folders on the head."""
     from distnum.cli.main import run
+    from distnum.cli.submit.transfer import RUNS, on_head
 
-    for number, argument in enumerate(arguments):
-        if number and arguments[number - 1] in _FOLDERS:
-            arguments[number] = head_path(argument)
-        elif re.match("|".join(f"{option}=" for option in _FOLDERS), argument):
-            option, _, value = argument.partition("=")
-            arguments[number] = f"{option}={head_path(value)}"
-    if command == "resume" and arguments and not arguments[0].startswith("-"):
-        arguments[0] = head_path(arguments[0])
     os.makedirs(os.path.expanduser(RUNS), exist_ok=True)
-    sys.argv = ["distnum", command, *arguments]
+    sys.argv = ["distnum", *on_head([command, *arguments])]
     run()
 
 

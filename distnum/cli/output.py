@@ -12,36 +12,42 @@ from typing import Any
 
 from distnum.common.errors import InputError, TrainingError
 
-__all__ = ["BAD_INPUT", "DONE", "FAILED", "INTERRUPTED", "ReaderGone", "out_folder", "write_json", "write_output"]
+__all__ = ["BAD_INPUT", "DONE", "FAILED", "INTERRUPTED", "out_folder", "write_json", "write_output"]
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
-class ReaderGone(Exception):
-    """Whoever read our output has closed it."""
-
-
 def write_output(text: str, end: str = "\n") -> None:
-    """Print a result.
+    """Print text on the standard output. Nothing else in this package writes there.
 
     Raises:
-        TrainingError: the output cannot be written.
+        TrainingError: The standard output cannot be written, or its reader has closed it.
     """
     try:
         print(text, end=end, flush=True)
     except OSError as error:
-        # Python would try once more at the end, and complain in its own way.
+        # The stream keeps the text, and Python would write it again when the process ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
-            raise ReaderGone from None
+            raise TrainingError("the standard output was closed by its reader.") from None
         raise TrainingError(f"the standard output cannot be written: {error.strerror}.") from None
+
+
+def write_json(value: Any) -> None:
+    """Print a value as one line of JSON on the standard output."""
+    from distnum.common.text import json_text
+
+    write_output(json_text(value))
 
 
 @contextmanager
 def out_folder(name: str | None, parent: str) -> Iterator[str]:
-    """The folder, or URI, of that name; without one a new folder below ``parent``, named after the time.
+    """Yield the folder or URI ``name``, or a new folder ``parent``/DATE-TIME if ``name`` is None.
 
-    A new one is gone again if nothing was put into it.
+    A new folder that is still empty at the end is removed.
+
+    Raises:
+        InputError: The name is empty, or the new folder cannot be made.
     """
     if name == "":
         raise InputError("out is ''; it must name a folder.")
@@ -60,17 +66,11 @@ def out_folder(name: str | None, parent: str) -> Iterator[str]:
                 path.mkdir()
                 break
     except OSError as error:
-        raise InputError(f"out is {str(folder / time)!r}, where nothing can be kept: {error.strerror}.") from None
+        raise InputError(f"out is {str(folder / time)!r}, which cannot be made: {error.strerror}.") from None
     try:
         yield str(path)
     finally:
-        with suppress(OSError):  # it is in use
+        with suppress(OSError):  # the folder is not empty
             path.rmdir()
             if made_parent:
                 folder.rmdir()
-
-
-def write_json(value: Any) -> None:
-    from distnum.common.text import json_text
-
-    write_output(json_text(value))

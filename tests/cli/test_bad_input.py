@@ -1,4 +1,4 @@
-"""Input that is wrong in some way: exit code 2, one line that names it, and not a byte changed on the disk."""
+"""Bad input ends with exit code 2 and one line that names it, and changes nothing on the disk."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import struct
+import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -22,29 +23,36 @@ from distnum.cli.main import main
 from distnum.storage.run_folder import RunFolder
 
 Prepare = Callable[[Path, Path], object]
-"""Puts something wrong into a folder, its first argument; the second has runs and data that are right."""
+"""Puts bad input into the folder that is its first argument; the second one holds valid runs and data."""
 
-# Of so many digits Python itself refuses to make a number.
+# Python refuses to convert numbers with more than 4,300 digits.
 DIGITS = "9" * 6000
 
 
 @dataclass(frozen=True)
 class Case:
-    """A command line, and what its complaint must say."""
+    """A command line and the words that its error message must contain.
+
+    Attributes:
+        name: Name of the test.
+        arguments: The command line.
+        words: Words that the message must contain.
+        prepare: Makes the bad input.
+        header: Whether the training is described before the message.
+        draws: Whether pictures are drawn before the message.
+        leaves: Files that the command may leave behind.
+    """
 
     name: str
     arguments: list[str]
     words: list[str]
     prepare: Prepare | None = None
     header: bool = False
-    """Whether training has described itself before it complains."""
     draws: bool = False
-    """Whether pictures are drawn before it complains."""
     leaves: tuple[str, ...] = ()
-    """Files that the command may leave behind."""
 
 
-# --- what can be wrong ------------------------------------------------------------------------
+# --- kinds of bad input ------------------------------------------------------------------------
 
 
 def write(name: str, content: str | bytes) -> Prepare:
@@ -105,7 +113,7 @@ def npy_header(header: str) -> bytes:
 
 
 def with_member(content: bytes) -> Prepare:
-    """An archive whose ``x_train.npy`` is this."""
+    """An archive with this content as ``x_train.npy``."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in GOOD.items():
@@ -114,11 +122,11 @@ def with_member(content: bytes) -> Prepare:
 
 
 def changed(content: bytes, *changes: tuple[int, int]) -> bytes:
-    """Bytes, some of them replaced."""
-    found = bytearray(content)
+    """The content with the bytes at some positions replaced."""
+    replaced = bytearray(content)
     for position, byte in changes:
-        found[position] = byte
-    return bytes(found)
+        replaced[position] = byte
+    return bytes(replaced)
 
 
 def in_every_header(content: bytes, local: int, central: int, byte: int) -> bytes:
@@ -145,7 +153,7 @@ IDX = {
 
 
 def idx(labels: bytes | None, ending: str = "", **others: bytes) -> Prepare:
-    """A folder of the four files, with these for the labels of the training examples."""
+    """A folder with the four IDX files, with this content of the training labels."""
 
     def prepare(place: Path, kept: Path) -> None:
         (place / "idx").mkdir()
@@ -170,7 +178,7 @@ def run_with(of: str, damage: Callable[[Path], object] | None = None) -> Prepare
 
 
 def broken_run(place: Path, kept: Path) -> None:
-    """A run of which every file is damaged."""
+    """A run with every file damaged."""
     write("broken/config.toml", "steps = 5")(place, kept)
     write("broken/metrics.jsonl", "")(place, kept)
     write("broken/model.safetensors", b"\x10\0\0\0\0\0\0\0nonsense")(place, kept)
@@ -224,7 +232,7 @@ def cut_all_checkpoints(run: Path) -> None:
 
 
 def another_model(change: Callable[[dict[str, Any], dict[str, str]], object]) -> Callable[[Path], object]:
-    """A model file that is whole, but says something else."""
+    """A valid model file with other content."""
 
     def damage(run: Path) -> None:
         from safetensors import safe_open
@@ -250,7 +258,7 @@ def png_bytes() -> bytes:
 
 # --- the table --------------------------------------------------------------------------------
 
-# Two, because a complaint must not hang on a batch size being given.
+# With and without a batch size: the message must not depend on it.
 SHORT = ["train", "--workers", "0", "--steps", "2", "--hidden", "3"]
 QUICK = ["train", "--workers", "0", "--steps", "3", "--hidden", "3", "--batch-size", "5"]
 ON_NPZ = [*QUICK, "--data", "d.npz"]
@@ -268,22 +276,22 @@ def command_lines() -> Iterator[Case]:
     yield Case("an option misspelt", ["train", "--learning-rat", "1"], ["--learning-rat"])
     yield Case("an option without its value", ["train", "--steps"], ["--steps"])
     yield Case("an option cut short", ["train", "--learn", "1"], ["--learn", "--help"])
-    yield Case("a number like an option", ["train", "--h", "-1e-4"], ["--h", "expected one argument"])
+    yield Case("a negative number as a value", ["train", "--h", "-1e-4"], ["--h", "expected one argument"])
     yield Case("a value for a switch", ["train", "--json=1"], ["--json", "'1'"])
     yield Case("an argument too many", ["evaluate", "a", "b"], ["unrecognized arguments: b"])
     yield Case("an option of another command", ["resume", "run", "--seed", "3"], ["--seed"])
     yield Case("resume without a folder", ["resume"], ["DIR"])
     yield Case("predict without a file", ["predict", "done"], ["FILE"])
     yield Case("no steps", ["train", "--steps", "0"], ["steps is '0'", "at least 1"])
-    yield Case("fewer steps than none", ["train", "--steps", "-5"], ["steps is '-5'", "at least 1"])
-    yield Case("half a step", ["train", "--steps", "1.5"], ["steps is '1.5'", "whole number"])
+    yield Case("a negative number of steps", ["train", "--steps", "-5"], ["steps is '-5'", "at least 1"])
+    yield Case("a fraction of a step", ["train", "--steps", "1.5"], ["steps is '1.5'", "whole number"])
     yield Case("a decimal integer only", ["train", "--steps", "0x10"], ["steps is '0x10'", "whole number"])
     yield Case("a layer that is a letter", ["train", "--hidden", "50,x"], ["hidden is '50,x'", "separated by commas"])
-    yield Case("a layer of nothing", ["train", "--hidden", "0"], ["hidden is '0'", "at least 1"])
+    yield Case("a layer without units", ["train", "--hidden", "0"], ["hidden is '0'", "at least 1"])
     yield Case("a function as activation", [*QUICK, "--activation", "custom:f"], ["activation is 'custom:f'", "Python"])
-    yield Case("digits grouped", ["train", "--steps", "1_0"], ["steps is '1_0'", "whole number"])
+    yield Case("digits in groups", ["train", "--steps", "1_0"], ["steps is '1_0'", "whole number"])
     yield Case("a blank before a number", ["train", "--seed", " 3"], ["seed is ' 3'", "whole number"])
-    yield Case("digits of a real number grouped", ["train", "--h", "1_0.5"], ["h is '1_0.5'", "finite number"])
+    yield Case("digits of a real number in groups", ["train", "--h", "1_0.5"], ["h is '1_0.5'", "finite number"])
     yield Case("no exponents in sizes", ["train", "--hidden", "1e3"], ["hidden is '1e3'"])
     yield Case("a layer too large", ["train", "--hidden", "1000001"], ["hidden is '1000001'", "at most 1,000,000"])
     yield Case("too many parameters", ["train", "--hidden", "1000000,1000000"], ["hidden is 1000000,1000000", "GiB"])
@@ -321,7 +329,7 @@ def command_lines() -> Iterator[Case]:
     yield Case("data that is missing", ["train", "--data", "missing"], ["data is 'missing'", "not found", "mnist-10k"])
     yield Case("data without a name", ["train", "--data", ""], ["data is ''", "not empty"])
     yield Case("a data name too long", [*QUICK, "--data", "a" * 5000], ["data is 'aaa", "too long"])
-    yield Case("nobody's home", [*QUICK, "--data", "~no-such-user/x"], ["data is '~no-such-user/x'", "home"])
+    yield Case("an unknown home folder", [*QUICK, "--data", "~no-such-user/x"], ["data is '~no-such-user/x'", "home"])
     yield Case("a line break in a name", [*QUICK, "--data", "a\nb"], [r"data is 'a\nb'", "not found"])
     yield Case("data that is a device", [*QUICK, "--data", "/dev/null"], ["data is '/dev/null'", "neither"])
     yield Case("resume: no such run", ["resume", "missing"], ["run 'missing'", "not found"])
@@ -334,12 +342,12 @@ def command_lines() -> Iterator[Case]:
 
 def workers() -> Iterator[Case]:
     yield Case(
-        "fewer workers than none",
+        "a negative number of workers",
         ["train", "--workers", "-2"],
         ["workers is '-2'", "'auto' or a whole number of at least 0"],
     )
     yield Case("workers in words", ["train", "--workers", "many"], ["workers is 'many'", "'auto'"])
-    yield Case("workers of another case", ["train", "--workers", "Auto"], ["workers is 'Auto'", "'auto' or"])
+    yield Case("auto in upper case", ["train", "--workers", "Auto"], ["workers is 'Auto'", "'auto' or"])
     yield Case(
         "more workers than fit the memory",
         [*SHORT, "--workers", "100000"],
@@ -494,7 +502,7 @@ def folders_for_a_run() -> Iterator[Case]:
     yield case("below a file", "file/a/b", "'file/a/b'", "Not a directory")
     yield case("a link to nowhere", "link", "'link'", prepare=link)
     yield case("a full folder with a line break", "a\nb", r"'a\nb'", prepare=write("a\nb/mine", "mine"))
-    yield case("beside a new folder, below a file", "new/../file/x", "no run can be kept")
+    yield case("a new folder, and below a file", "new/../file/x", "no run can be kept")
 
     def short(name: str, out: str, *words: str) -> Case:
         return Case(f"out: {name}", [*SHORT, "--out", out], [f"out is '{out}'", *words])
@@ -534,7 +542,9 @@ def runs() -> Iterator[Case]:
     ) -> Case:
         return Case(name, list(arguments), list(words), run_with(of, damage))
 
-    yield case("resume: data gone", resume, lambda run: in_config("tiny.npz", "gone.npz")(run), "gone.npz", "not found")
+    yield case(
+        "resume: data removed", resume, lambda run: in_config("tiny.npz", "gone.npz")(run), "gone.npz", "not found"
+    )
     yield case("resume: every checkpoint damaged", resume, cut_all_checkpoints, "no valid checkpoint", "cut short")
     yield case("resume: its lock is a folder", resume, a_folder_instead(".lock"), "run 'run'", "cannot be written")
     yield case("resume: steps that are no number", [*resume, "--steps", "x"], None, "steps is 'x'", "whole number")
@@ -552,7 +562,7 @@ def runs() -> Iterator[Case]:
         of="done",
     )
     yield case(
-        "resume: its checkpoints are gone",
+        "resume: checkpoints removed",
         resume,
         lambda run: shutil.rmtree(run / "checkpoints"),
         "checkpoints",
@@ -702,7 +712,7 @@ CASES = [*command_lines(), *workers(), *config_files(), *data_files(), *folders_
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with data, a complete run, one that was stopped after step 4 of 8, and one on the digits."""
+    """A folder with data, a complete run, a run stopped after step 4 of 8, and a run on the digits."""
     folder = tmp_path_factory.mktemp("kept")
     (folder / "tiny.npz").write_bytes(npz_bytes())
     options: dict[str, Any] = {"data": str(folder / "tiny.npz"), "hidden": 3, "batch_size": 5, "workers": 0}
@@ -714,9 +724,11 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def place(kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with things that can be named wrongly; its ``done`` is the run on the digits."""
+    """The current folder, with files and folders that commands must refuse; ``done`` is the run on the digits."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if "ray" in sys.modules:  # Other tests may have left a session running, which commands would use.
+        monkeypatch.setattr("ray.is_initialized", lambda: False)
     (tmp_path / "done").symlink_to(kept / "digits")
     (tmp_path / "file").write_text("no data here")
     (tmp_path / "empty").mkdir()
@@ -726,28 +738,28 @@ def place(kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def tree(folder: Path) -> dict[str, bytes | str]:
-    """All that is below a folder."""
-    found: dict[str, bytes | str] = {}
+    """Content of all files below a folder, and targets of links, by path."""
+    entries: dict[str, bytes | str] = {}
     for path in sorted(folder.rglob("*")):
         kind = f"link to {path.readlink()}" if path.is_symlink() else "folder" if path.is_dir() else "file"
-        found[str(path.relative_to(folder))] = path.read_bytes() if kind == "file" else kind
-    return found
+        entries[str(path.relative_to(folder))] = path.read_bytes() if kind == "file" else kind
+    return entries
 
 
 def check(case: Case, kept: Path, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit code 2, one line that says the words, and nothing changed: neither here nor in the runs linked to."""
+    """Check the exit code, that one line has the words, and that no file changed, also in the linked runs."""
     before = tree(place), tree(kept)
     code = main(case.arguments)
-    out, told = capsys.readouterr()
-    assert code == 2, told
+    out, err = capsys.readouterr()
+    assert code == 2, err
     assert out == ""
-    assert "Traceback" not in told
-    *above, complaint = told.splitlines()
-    assert complaint.startswith("distnum: "), told
-    assert not [line for line in above if line.startswith("distnum: ")], told
-    assert case.header or not above, told
+    assert "Traceback" not in err
+    *above, message = err.splitlines()
+    assert message.startswith("distnum: "), err
+    assert not [line for line in above if line.startswith("distnum: ")], err
+    assert case.header or not above, err
     for word in case.words:
-        assert word in complaint
+        assert word in message
     after = tree(place), tree(kept)
     for name in case.leaves:
         after[0].pop(name, None)
@@ -765,7 +777,7 @@ def test_bad_input_gets_one_line_and_changes_nothing(
     check(case, kept, place, capsys)
 
 
-def test_a_run_in_use_is_left_alone(kept: Path, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_in_use_is_refused(kept: Path, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("fcntl", reason="runs are locked on POSIX systems only")
     run_with("half")(place, kept)
     other = RunFolder.open(place / "run")
@@ -775,11 +787,11 @@ def test_a_run_in_use_is_left_alone(kept: Path, place: Path, capsys: pytest.Capt
         other.close()
 
 
-def test_a_diverging_run_fails_with_one_line_and_keeps_what_it_had(
+def test_a_diverging_run_fails_with_one_line_and_keeps_its_rows(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*SHORT, "--steps", "50", "--learning-rate", "1e200", "--out", "run"]) == 1
-    complaint = capsys.readouterr().err.splitlines()[-1]
-    assert complaint.startswith("distnum: The ")
-    assert "smaller learning rate than 1e+200" in complaint
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith("distnum: The ")
+    assert "smaller learning rate than 1e+200" in message
     assert json.loads((place / "run" / "metrics.jsonl").read_text().splitlines()[0])["step"] == 1

@@ -1,18 +1,15 @@
-"""Jobs on a Ray cluster: submitted over HTTP, followed, stopped, listed, and their runs fetched.
+"""Jobs on a Ray cluster: submitted over HTTP, listed, stopped, and their runs fetched.
 
-The cluster gets distnum itself with the job, and the user's script; Ray, Python and distnum's
-dependencies must be there. The run stays on the head, from where ``fetch`` brings it.
+A job brings distnum itself and the user's script to the cluster; Python, Ray and distnum's
+dependencies must be installed there. The run stays on the head until ``fetch`` copies it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-import logging
 import shlex
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, requires
@@ -21,61 +18,38 @@ from secrets import token_hex
 from time import monotonic, sleep
 from typing import Any
 
-import distnum
-from distnum.cli.submit.connection import (
-    causes,
-    check_certificates,
-    check_http,
-    client_class,
-    no_other_address,
-    read_token,
-)
-from distnum.cli.submit.transfer import RUNS, unpack
+from distnum.cli.submit.connection import Connection
+from distnum.cli.submit.follow import ENDED, follow, status_of
+from distnum.cli.submit.transfer import RUNS, run_argument, unpack
 from distnum.common.errors import InputError, TrainingError
 from distnum.common.requirements import REQUIREMENTS
-from distnum.common.text import first_line
 from distnum.storage.mirror import Mirror
 from distnum.storage.uris import is_uri, on_a_disk
-from distnum.workers.ray_pool.session import ray_module
 
 __all__ = ["Cluster", "Submission"]
 
-
-# A job that is stopped has so long to finish its step and save its state; Ray then kills it.
+# Time for a stopped job to finish its step and save its state, before Ray kills it.
 _STOP_S = 600
 _END_TIMEOUT_S = 120.0
 _NO_AGENT_S = 20.0
 _LOOK_S = 0.5
 
-# A connection that tells nothing for so long is made anew; a cluster out of reach for so long is given up.
-_SILENT_S, _LOST_S = 120.0, 60.0
-
-# The library below closes a TLS connection after the call that has used it, and asks for so long (aiohttp,
-# "Graceful shutdown"); without, the event loop ends before and leaves the socket open.
-_TLS_CLOSE_S = 0.25
-
-# Of what belongs to a job, in Ray's record of it, which anybody on the cluster can read.
+# Keys of a job's metadata in Ray's record of it, which everybody on the cluster can read.
 _COMMAND, _OUT = "distnum_command", "distnum_out"
-STOPPED = 130
 
-# Parts of Ray that tell how they pack and connect.
-_TALKATIVE = (
-    "ray.dashboard.modules.dashboard_sdk",
-    "ray.dashboard.modules.job.sdk",
-    "ray._private.runtime_env.packaging",
-)
+_PACKAGE = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
 class Submission:
-    """A job of distnum's on a cluster.
+    """A job that distnum has submitted to a cluster.
 
     Attributes:
-        number: Ray's submission id.
-        status: as Ray calls it: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED.
-        command: what it runs.
-        out: folder on the cluster's head, or URI, where its run is kept.
-        started: when, in UTC; None if it has not.
+        number: Ray's submission ID.
+        status: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED, as Ray names them.
+        command: The command or script of the job, with its arguments.
+        out: The folder on the cluster's head, or the URI, that holds the job's run; empty for a script.
+        started: Start time in UTC; None if the job has not started.
     """
 
     number: str
@@ -86,218 +60,98 @@ class Submission:
 
     @property
     def ended(self) -> bool:
-        return self.status in ("SUCCEEDED", "FAILED", "STOPPED")
+        return self.status in ENDED
 
 
 class Cluster:
-    """A Ray cluster, by the address of its dashboard.
+    """A Ray cluster, at the address of its dashboard.
 
     Args:
-        address: ``http://HEAD:8265`` or ``https://...``.
-        token_file: holds the cluster's token; by default ``RAY_AUTH_TOKEN``, the file of
-            ``RAY_AUTH_TOKEN_PATH``, or with ``RAY_AUTH_MODE=token`` that of Ray.
-        ca_file: certificates to trust for ``https``.
+        address, token_file, ca_file: See ``Connection``.
 
     Raises:
-        InputError: nothing that fits listens there, or the token is not right.
+        InputError: No Ray cluster answers at the address, or the token or a file cannot be used.
     """
 
     def __init__(self, address: str, token_file: Path | None = None, ca_file: Path | None = None) -> None:
-        self.address = address
-        check_http(address)
-        token = read_token(token_file)
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        if ca_file is not None:
-            check_certificates(ca_file)
-        verify: bool | str = True if ca_file is None else str(ca_file)
-        self._secret = token
-        with ray_module({}), self._clear_errors():
-            for name in _TALKATIVE:
-                logging.getLogger(name).setLevel(logging.ERROR)
-            with no_other_address():
-                self._client = client_class()(address, headers=headers, verify=verify)
-            self._client.list_jobs()  # is asked for the token, if one is wanted
-
-    @contextmanager
-    def _clear_errors(self) -> Iterator[None]:
-        """What Ray and the network say, in a line of ours."""
-        try:
-            yield
-        except (InputError, TrainingError):
-            raise
-        except Exception as error:
-            text = first_line(error)
-            if self._secret:
-                text = text.replace(self._secret, "...")
-            if "ray[default]" in text:
-                raise InputError("submit needs Ray's job client; install it: pip install 'distnum[cluster]'.") from None
-            if type(error).__name__ == "AuthenticationError" or "status code 401" in text or "status code 403" in text:
-                raise InputError(
-                    f"address is {self.address!r}, a cluster that asks for another token; give it with --token-file, "
-                    "or set RAY_AUTH_TOKEN."
-                ) from None
-            if "CERTIFICATE_VERIFY_FAILED" in causes(error):
-                raise InputError(
-                    f"address is {self.address!r}, whose certificate is not trusted here; give a file of certificates "
-                    "to trust with --ca-file."
-                ) from None
-            if isinstance(error, OSError):
-                raise InputError(
-                    f"address is {self.address!r}, where no Ray cluster answers ({text.rstrip('.')}); it must be "
-                    "http://HEAD:8265 of a cluster whose dashboard runs."
-                ) from None
-            if isinstance(error, (RuntimeError, ValueError, KeyError, TypeError)):
-                raise TrainingError(f"The cluster at {self.address} says: {text}") from error
-            raise
-
-    # --- submitting ---------------------------------------------------------------
+        self._connection = Connection(address, token_file, ca_file)
 
     def submit(self, arguments: Sequence[str], script: Path | None = None) -> Submission:
-        """Start a command of distnum's, or a script, on the cluster.
+        """Start a command of distnum, or a script, on the cluster.
 
         Args:
-            arguments: of the command, with its name; of the script, if there is one.
-            script: a Python file, sent with its folder.
+            arguments: The command's name and arguments, or those of the script.
+            script: A Python file, sent with its folder.
+
+        Raises:
+            InputError: The script is not found.
+            TrainingError: The cluster does not take the job.
         """
         number = f"distnum-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{token_hex(2)}"
-        runtime_env = _with_distnum()
+        runtime_env = _runtime_env()
         if script is not None:
             if not script.is_file():
                 raise InputError(f"script is {str(script)!r}, which is not found; it must be a Python file.")
             runtime_env["working_dir"] = str(script.resolve().parent)
-            out, command = "", ["script", script.name, *arguments]
+            shown, out = [script.name, *arguments], ""
+            command = ["script", *shown]
         else:
             command, out = _with_out(list(arguments), number)
-        entrypoint = shlex.join(["python", "-m", "distnum.cli.on_cluster", *command])
-        shown = shlex.join([script.name, *arguments] if script is not None else command)
+            shown = command
         self._send(
-            entrypoint=entrypoint,
+            entrypoint=_entrypoint(command),
             submission_id=number,
             runtime_env=runtime_env,
-            metadata={_COMMAND: shown, _OUT: out},
+            metadata={_COMMAND: shlex.join(shown), _OUT: out},
         )
         return self.job(number)
 
     def _send(self, **job: Any) -> None:
-        """Submit a job; a cluster that has just started may have nobody yet to start it."""
+        """Submit a job; retry while a cluster that has just started has no agent to run it."""
         deadline = monotonic() + _NO_AGENT_S
         while True:
             try:
-                with self._clear_errors():
-                    self._client.submit_job(**job)
+                with self._connection.clear_errors():
+                    self._connection.client.submit_job(**job)
                 return
             except TrainingError as error:
                 if "No available agent" not in str(error) or monotonic() > deadline:
                     raise
             sleep(_LOOK_S)
 
-    # --- what there is ------------------------------------------------------------
-
     def job(self, number: str) -> Submission:
-        """The job of that number.
+        """Return the job with a submission ID.
 
         Raises:
-            InputError: there is none.
+            InputError: The cluster has no such job.
         """
-        return self._told(self._info(number))
-
-    def _info(self, number: str) -> Any:
-        try:
-            with self._clear_errors():
-                return self._client.get_job_info(number)
-        except TrainingError as error:
-            if "404" in str(error) or "does not exist" in str(error):
-                raise InputError(f"job is {number!r}, which the cluster does not know; see --list.") from None
-            raise
+        return _submission(self._connection.job_info(number))
 
     def jobs(self) -> list[Submission]:
-        """All jobs that distnum has submitted there, the newest first."""
-        with self._clear_errors():
-            found = self._client.list_jobs()
-        ours = [self._told(info) for info in found if (info.metadata or {}).get(_COMMAND)]
-        return sorted(ours, key=lambda job: job.number, reverse=True)
-
-    def _told(self, info: Any) -> Submission:
-        metadata = info.metadata or {}
-        started = datetime.fromtimestamp(info.start_time / 1000, timezone.utc) if info.start_time else None
-        status = str(getattr(info.status, "value", info.status))
-        return Submission(info.submission_id, status, metadata.get(_COMMAND, ""), metadata.get(_OUT, ""), started)
-
-    # --- following and ending -----------------------------------------------------
+        """Return all jobs that distnum has submitted to the cluster, newest first."""
+        with self._connection.clear_errors():
+            infos = self._connection.client.list_jobs()
+        submissions = [_submission(info) for info in infos if (info.metadata or {}).get(_COMMAND)]
+        return sorted(submissions, key=lambda job: job.number, reverse=True)
 
     def follow(self, number: str, write: Callable[[str], Any]) -> int:
-        """Pass on what a job prints until it ends; returns its exit code, 130 if it was stopped.
-
-        Raises:
-            TrainingError: the cluster is out of reach for long, or the job did not run.
-        """
-        self.job(number)
-        n_written = 0
-
-        async def tail() -> None:
-            nonlocal n_written
-            n_seen = 0  # a new connection begins at the beginning
-            tailing = self._client.tail_job_logs(number)
-            try:
-                while (text := await self._next_text(tailing)) is not None:
-                    n_seen += len(text)
-                    if n_seen > n_written:
-                        write(text[-(n_seen - n_written) :])
-                        n_written = n_seen
-            finally:
-                if self.address.startswith("https"):
-                    await asyncio.sleep(_TLS_CLOSE_S)
-
-        asyncio.run(tail())
-        while not self._job_at_last(number).ended:
-            sleep(_LOOK_S)  # the connection was lost; the job goes on
-            asyncio.run(tail())
-        info = self._info(number)
-        try:
-            with self._clear_errors():
-                rest = self._client.get_job_logs(number)[n_written:]
-        except (InputError, TrainingError) as error:
-            write(f"distnum: the end of what the job has printed cannot be had: {error}\n")
-        else:
-            write(rest)
-        status = str(getattr(info.status, "value", info.status))
-        if status == "SUCCEEDED":
-            return 0
-        if status == "STOPPED":
-            return STOPPED
-        if info.driver_exit_code is None:
-            raise TrainingError(f"Job {number} did not run: {' '.join(str(info.message).split())[:500]}")
-        return int(info.driver_exit_code)
-
-    async def _next_text(self, tailing: AsyncIterator[str]) -> str | None:
-        """What a job has printed next; None where it has ended, or nothing more comes over this connection."""
-        from aiohttp import ClientError
-
-        try:
-            return await asyncio.wait_for(tailing.__anext__(), _SILENT_S)
-        except (StopAsyncIteration, RuntimeError, OSError, ClientError, asyncio.TimeoutError):
-            return None
-
-    def _job_at_last(self, number: str) -> Submission:
-        """The job, also where the cluster is out of reach for a moment."""
-        deadline = monotonic() + _LOST_S
-        while True:
-            try:
-                return self.job(number)
-            except (InputError, TrainingError) as error:
-                if monotonic() > deadline:
-                    raise TrainingError(f"{error} The job may go on; look for it with: --follow {number}") from None
-            sleep(_LOOK_S)
+        """Pass on what a job prints until it ends; returns its exit code. See ``follow.follow``."""
+        return follow(self._connection, number, write)
 
     def stop(self, number: str) -> Submission:
-        """Ask a job to end, as SIGTERM does: a training finishes its step and saves its state first.
+        """End a job as SIGTERM does and wait for its end: a training finishes its step and saves its state first.
 
-        Waits until it has ended; after ten minutes it is killed.
+        A job that has not ended after ten minutes is killed.
+
+        Raises:
+            InputError: The cluster has no such job.
+            TrainingError: The job does not end.
         """
-        if self.job(number).ended:
-            return self.job(number)
-        with self._clear_errors():
-            self._client.stop_job(number)
+        job = self.job(number)
+        if job.ended:
+            return job
+        with self._connection.clear_errors():
+            self._connection.client.stop_job(number)
         return self._wait_for_end(number, _STOP_S + _END_TIMEOUT_S)
 
     def _wait_for_end(self, number: str, timeout_s: float) -> Submission:
@@ -308,86 +162,88 @@ class Cluster:
             sleep(_LOOK_S)
         return job
 
-    # --- fetching -----------------------------------------------------------------
-
     def fetch(self, number: str, to: Path) -> Path:
-        """Bring the run of a job from the head into a folder here; returns that.
+        """Copy the run of a job into a folder of this machine, which must be new or empty; returns the folder.
 
         Raises:
-            InputError: the job keeps no run, or the folder is not empty.
-            TrainingError: what comes is not whole.
+            InputError: The job has no run, or the folder is not empty.
+            TrainingError: The copy is not whole, or cannot be written.
         """
-        job = self.job(number)
-        if not job.out:
-            raise InputError(
-                f"job is {number!r}, a script, which keeps its files where it likes; it cannot be fetched."
-            )
+        out = self.job(number).out
+        if not out:
+            raise InputError(f"job is {number!r}, a script; only the runs of commands can be fetched.")
         if to.exists() and (not to.is_dir() or any(to.iterdir())):
-            raise InputError(f"out is {str(to)!r}, where something is; it must be a new folder, or an empty one.")
-        if is_uri(job.out) and not on_a_disk(job.out):
-            mirror = Mirror(job.out)
-            try:
-                if not mirror.names():
-                    raise InputError(f"job is {number!r}, whose run at {job.out} has not been written yet.")
-                mirror.fetch()
-                shutil.copytree(mirror.folder, to, dirs_exist_ok=True)
-            except OSError as error:
-                raise TrainingError(f"{error.filename or to} cannot be written: {error.strerror}.") from None
-            finally:
-                mirror.close()
-            return to
+            raise InputError(f"to is {str(to)!r}, which is not empty; it must be a new folder, or an empty one.")
+        if is_uri(out) and not on_a_disk(out):
+            _copy_from_uri(out, number, to)
+        else:
+            unpack(self._packed_on_head(out, number), to)
+        return to
+
+    def _packed_on_head(self, out: str, number: str) -> str:
+        """The log of a second job, which packs the run on the head."""
         packing = f"{number}-fetch-{token_hex(2)}"
-        self._send(
-            entrypoint=shlex.join(["python", "-m", "distnum.cli.on_cluster", "pack", job.out]),
-            submission_id=packing,
-            runtime_env=_with_distnum(),
-        )
+        self._send(entrypoint=_entrypoint(["pack", out]), submission_id=packing, runtime_env=_runtime_env())
         ended = self._wait_for_end(packing, _END_TIMEOUT_S)
-        with self._clear_errors():
-            log = self._client.get_job_logs(packing)
-            self._client.delete_job(packing)
+        with self._connection.clear_errors():
+            log = str(self._connection.client.get_job_logs(packing))
+            self._connection.client.delete_job(packing)
         if ended.status != "SUCCEEDED":
             lines = [line for line in log.splitlines() if line.startswith("distnum: ")]
             raise InputError(lines[-1].removeprefix("distnum: ") if lines else f"job {packing} failed on the cluster.")
-        unpack(log, to)
-        return to
+        return log
 
 
-def _with_distnum() -> dict[str, Any]:
-    """A runtime environment that brings this distnum along, and says what it needs."""
+def _submission(info: Any) -> Submission:
+    """Ray's record of a job as a ``Submission``."""
+    metadata = info.metadata or {}
+    started = datetime.fromtimestamp(info.start_time / 1000, timezone.utc) if info.start_time else None
+    return Submission(info.submission_id, status_of(info), metadata.get(_COMMAND, ""), metadata.get(_OUT, ""), started)
+
+
+def _copy_from_uri(uri: str, number: str, to: Path) -> None:
+    mirror = Mirror(uri)
+    try:
+        if not mirror.names():
+            raise InputError(f"job is {number!r}, whose run at {uri} has not been written yet.")
+        mirror.fetch()
+        shutil.copytree(mirror.folder, to, dirs_exist_ok=True)
+    except OSError as error:
+        raise TrainingError(f"{error.filename or to} cannot be written: {error.strerror}.") from None
+    finally:
+        mirror.close()
+
+
+def _entrypoint(arguments: Sequence[str]) -> str:
+    return shlex.join(["python", "-m", "distnum.cli.on_cluster", *arguments])
+
+
+def _runtime_env() -> dict[str, Any]:
+    """Ray's runtime environment of a job: this distnum, and the packages that it requires."""
     return {
-        "py_modules": [str(Path(distnum.__file__).resolve().parent)],
+        "py_modules": [str(_PACKAGE)],
         "excludes": ["**/__pycache__/", "*.nbi", "*.nbc"],
         "env_vars": {
             REQUIREMENTS: json.dumps(_requirements()),
             "PYTHONUNBUFFERED": "1",
-            "RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_S),  # Ray would kill it after three seconds
+            "RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_S),  # by default Ray kills a stopped job after three seconds
         },
     }
 
 
 def _requirements() -> list[str]:
-    """What distnum needs, as it was installed."""
+    """The packages that this installation of distnum requires."""
     try:
         return [text for text in requires("distnum") or [] if "extra ==" not in text]
     except PackageNotFoundError:
         return []
 
 
-def _with_out(arguments: list[str], number: str) -> tuple[list[str], str]:
-    """The command on the cluster, with the folder where its run is kept there."""
-    command, *rest = arguments
-    if command == "resume":
-        out = rest[0]
-    else:
-        out = ""
-        for place, argument in enumerate(rest):
-            if argument == "--out" and place + 1 < len(rest):
-                out = rest[place + 1]
-            elif argument.startswith("--out="):
-                out = argument.removeprefix("--out=")
-        if not out:
-            out = number
-            rest += ["--out", out]
+def _with_out(command: list[str], number: str) -> tuple[list[str], str]:
+    """The command for the head, with a name for its run, and the folder on the head or the URI of the run."""
+    argument = run_argument(command)
+    out = argument[2] if argument else number
+    if argument is None:
+        command = [*command, "--out", out]
     where = out if is_uri(out) or out.startswith(("/", "~")) else f"{RUNS}/{out}"
-    return [command, *rest, "--address", "auto"], where
+    return [*command, "--address", "auto"], where
