@@ -1,4 +1,4 @@
-"""The numerical gradient of any function."""
+"""The numerical gradient of a Python function, and a check of one that was derived by hand."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ def gradient(
     """The gradient of ``f`` at ``x`` by finite differences.
 
     Args:
-        f: takes what ``x`` is and returns one number. It must not keep or change its
-            argument. With workers it is sent to other processes.
-        x: an array of any shape, or a dict of arrays; float32 or float64.
+        f: Function of one argument in the form of ``x`` that returns one number. It must not keep
+            or change its argument. With workers it is sent to other processes.
+        x: An array of any shape, or a dict of arrays; float32 or float64.
         scheme: ``forward``, ``backward``, ``central`` or ``central4``.
-        h: the step; by default ``eps ** (1 / (order + 1)) * max(1, |x|)`` for each
-            parameter, where ``order`` is the scheme's.
-        workers: Ray workers to evaluate ``f`` on; 0 evaluates it here, without Ray.
-        address: of a Ray cluster that runs already.
+        h: Step; by default ``eps ** (1 / (order + 1)) * max(1, |x|)`` for each parameter, with the
+            ``order`` of the scheme.
+        workers: Number of Ray workers; 0 evaluates ``f`` in this process, without Ray.
+        address: Address of a running Ray cluster.
 
     Returns:
-        partial derivatives, in the form, shapes and dtype of ``x``.
+        The partial derivatives, in the form, shapes and dtype of ``x``.
 
     Raises:
         InputError: ``x``, the scheme or ``h`` cannot be used.
-        TrainingError: ``f`` is not finite somewhere.
+        TrainingError: ``f`` is not finite at some point.
 
     >>> gradient(lambda x: float(x[0] ** 2 + 3 * x[1]), np.array([2.0, 1.0])).round(6)
     array([4., 3.])
@@ -65,12 +65,13 @@ def gradient(
 
 @dataclass(frozen=True)
 class GradientCheck:
-    """How far a gradient is from the numerical one.
+    """Difference between a gradient and the numerical one.
 
     Attributes:
-        error: Euclidean norm of the difference, over the larger norm of the two gradients; 0 if both are zero.
-        worst: the name of the partial derivative that differs most: ``W[3, 17]`` or ``x[5]``.
-        given, numerical: that partial derivative, as it was given and by differences.
+        error: Euclidean norm of the difference relative to the larger norm of the two gradients; 0 if both are zero.
+        worst: Name of the partial derivative that differs most, such as ``W[3, 17]`` or ``x[5]``.
+        given: That partial derivative in the gradient that was given.
+        numerical: The same by finite differences.
     """
 
     error: float
@@ -89,19 +90,19 @@ def check_gradient(
     workers: int = 0,
     address: str | None = None,
 ) -> GradientCheck:
-    """Hold a gradient that was derived by hand against the numerical one.
+    """Compare a gradient that was derived by hand with the numerical one.
 
-    In float64 a right gradient of a smooth function has an ``error`` of 1e-12 to 1e-8, a wrong
-    one usually above 1e-4. Near a kink, as that of ReLU, the two differ although both are right.
+    In float64 a correct gradient of a smooth function has an ``error`` of 1e-12 to 1e-8, a wrong
+    one usually above 1e-4. Near a kink, such as that of ReLU, the two differ although both are correct.
 
     Args:
-        f: the function, as for ``gradient``.
-        grad: its gradient at ``x``, in the form of ``x``; or a function from ``x`` to it.
-        x: where.
-        scheme, h, workers, address: as for ``gradient``.
+        f: Function, as for ``gradient``.
+        grad: Its gradient at ``x``, in the form of ``x``; or a function that returns it.
+        x: Point at which the gradients are compared.
+        scheme, h, workers, address: As for ``gradient``.
 
     Raises:
-        InputError: as ``gradient``; or ``grad`` has not the form of ``x``.
+        InputError: As ``gradient``; or ``grad`` does not have the form of ``x``.
 
     >>> x = np.array([2.0, 1.0])
     >>> check_gradient(lambda x: float(x[0] ** 2 * x[1]), lambda x: np.array([2 * x[0] * x[1], x[0] ** 2]), x)

@@ -1,8 +1,8 @@
 """Optimisers and learning-rate schedules, as pure functions.
 
-An update takes the gradient, the optimiser's state and the parameters and gives new
+An update takes the gradient, the optimiser's state and the parameters, and returns new
 parameters and a new state; it changes none of its arguments. A state is a dict of arrays
-shaped like the parameters, so that it can be kept in a checkpoint as it is.
+shaped like the parameters, so that a checkpoint can hold it as it is.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ OptimizerState: TypeAlias = dict[str, Array]
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam")
 SCHEDULES = ("constant", "cosine", "step")
 
-# A sum of squares between this and its inverse has lost nothing that counts.
+# A sum of squares between this and its inverse has neither overflowed nor lost digits.
 _LEAST_SQUARE = 1e-200
 _SLOTS = {"sgd": (), "momentum": ("velocity",), "nesterov": ("velocity",), "adam": ("mean", "square")}
 
@@ -39,10 +39,10 @@ class Optimizer:
     (Loshchilov and Hutter 2019). For plain SGD this is the same as an L2 penalty.
 
     Attributes:
-        name: one of the four.
+        name: Name of the rule.
         momentum: ``m`` above.
-        beta1, beta2, epsilon: of Adam.
-        weight_decay: not negative.
+        beta1, beta2, epsilon: Constants of Adam.
+        weight_decay: Coefficient of the decay, not negative.
     """
 
     name: str = "sgd"
@@ -67,7 +67,7 @@ class Optimizer:
         direction, state = self._direction(grad, state, step)
         if self.weight_decay:
             direction = direction + self.weight_decay * params
-        # In this order the sum needs no memory beside the product's.
+        # In this order the sum is computed in the memory of the product.
         return (-learning_rate * direction + params).astype(params.dtype, copy=False), state
 
     def _direction(self, grad: Array, state: OptimizerState, step: int) -> tuple[Array, OptimizerState]:
@@ -117,7 +117,7 @@ class Schedule:
 
 
 def clip(grad: Array, largest_norm: float | None) -> tuple[Array, float]:
-    """The gradient, shortened to ``largest_norm`` if it is longer, and its norm before that."""
+    """The gradient, scaled down to ``largest_norm`` if its norm is larger, and its norm before that."""
     in_double = grad.astype(np.float64, copy=False)
     with np.errstate(over="ignore"):
         square = float(np.dot(in_double, in_double))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache, partial
 from itertools import islice
 from time import perf_counter
 
@@ -114,12 +115,13 @@ def estimate_step_s(job: Job, pool: Pool, state: State, gradient_s: float) -> fl
     return float(np.median(np.diff(ended)[1:])) if len(ended) > 2 else expected_s
 
 
-def open_pool(job: Job, gradient_s: float | None = None, on_event: OnEvent = log_event) -> Pool:
+def open_pool(job: Job, gradient_s: Callable[[], float] | None = None, on_event: OnEvent = log_event) -> Pool:
     """Open the pool that the configuration asks for.
 
     Args:
         job: Job to compute.
-        gradient_s: Seconds of a gradient on one core, for ``workers = "auto"``; estimated if not given.
+        gradient_s: Returns the seconds of a gradient on one core, for ``workers = "auto"``; called while
+            Ray starts, so that kernels are compiled meanwhile. By default an estimate.
         on_event: Called with an event when a worker joins, is lost or fails to start.
 
     Raises:
@@ -130,12 +132,14 @@ def open_pool(job: Job, gradient_s: float | None = None, on_event: OnEvent = log
     if config.workers == 0:
         return SerialPool(job.objective, job.batch_at, asked or (n_cores() if threads_pay else 1))
     least, most = workers_range(config.workers)
+    if gradient_s is None and (most is None or threads_pay):
+        gradient_s = cache(partial(estimate_gradient_s, job))
     n_workers: int | Callable[[int, int], WorkerCounts]
     if most is None:
-        work_s = gradient_s if gradient_s else estimate_gradient_s(job)
 
         def n_workers(n_cpus: int, n_nodes: int) -> WorkerCounts:
-            k, t = best_counts(work_s, n_cpus, n_nodes, n_threads=asked, threads_pay=threads_pay)
+            assert gradient_s is not None
+            k, t = best_counts(gradient_s(), n_cpus, n_nodes, n_threads=asked, threads_pay=threads_pay)
             return WorkerCounts(least=1, most=k, at_start=k, n_threads=t)
 
     elif least < most:
@@ -159,5 +163,6 @@ def open_pool(job: Job, gradient_s: float | None = None, on_event: OnEvent = log
         n_asked=least,
         resources=resources_of(config.resources),
         last_step=config.steps,
+        meanwhile=gradient_s or (lambda: None),
         on_event=on_event,
     )

@@ -1,4 +1,4 @@
-"""What a run is continued with: the job that it was begun with, and the state to go on from."""
+"""Continues a run: finds the job that it was begun with, and the state to continue from."""
 
 from __future__ import annotations
 
@@ -29,7 +29,13 @@ def resumed_job(
     config: Config | None,
     options: Mapping[str, Any],
 ) -> tuple[Job, State, dict[str, Any] | None]:
-    """The job and the state to continue with, and the values of a configuration that has changed."""
+    """The job and the state to continue with.
+
+    The third value holds new values for ``config.toml``; None if nothing has changed.
+
+    Raises:
+        InputError: The run cannot be continued with these arguments, or has no usable checkpoint.
+    """
     values = run.config_values()
     of_python = values.pop("objective", None) == "python"
     if of_python and not callable(loss):
@@ -47,25 +53,25 @@ def resumed_job(
             "distnum.train(data=..., out=..., resume=True)."
         )
     if str(options.get("workers")) == "0" and "address" not in options:
-        options = {**options, "address": None}  # the run's own is of no use here
+        options = {**options, "address": None}  # without workers the run's address is not used
     job = prepare(loss, params, data, config, options)
-    found = run.checkpoints.latest()
-    if found is None:
-        # Else it was stopped before its first checkpoint, which is written until the second is due.
+    latest = run.checkpoints.latest()
+    if latest is None:
+        # A run without checkpoints was stopped early: the first one is written before the second is due.
         if run.rows.n_rows > 2 * job.config.checkpoint_every:
             raise InputError(
                 f"run {run.name!r} has done {run.rows.n_rows:,} steps, but no checkpoint is left in its folder "
                 "checkpoints; without one, it must be begun anew."
             )
         return job, job.initial, None
-    state, decided, notes = found
+    state, kept_identity, notes = latest
     for note in notes:
         log.warning(note)
     if job.config.steps < state.step:
         raise InputError(
             f"steps is {job.config.steps}, but {run.name!r} has done {state.step} already; it must not be less."
         )
-    _check_same_job(run, job, state, decided)
+    _check_same_job(run, job, state, kept_identity)
     if state.params.shape != job.initial.params.shape:
         raise InputError(
             f"the checkpoint of {run.name!r} has {state.params.size:,} parameters, the run's configuration "
@@ -73,18 +79,18 @@ def resumed_job(
         )
     new_config = None
     if job.config.steps != values.get("steps", job.config.steps):
-        # So that a later resume knows how far to go.
+        # A later resume then continues to the new number of steps.
         new_config = ({"objective": "python"} if of_python else {}) | values | {"steps": job.config.steps}
     return job, replace(state, params=frozen(state.params)), new_config
 
 
-def _check_same_job(run: RunFolder, job: Job, state: State, decided: Mapping[str, Any]) -> None:
-    """Refuse to continue with what would have led to other parameters."""
+def _check_same_job(run: RunFolder, job: Job, state: State, kept_identity: Mapping[str, Any]) -> None:
+    """Refuse to continue with a job that would have led to other parameters."""
     where = f"{run.name!r} was trained with"
     identity = job.identity()
     may_differ = set() if job.config.schedule == "cosine" else {"steps"}
-    for name in sorted({*decided, *identity} - may_differ):
-        now, then = identity.get(name), decided.get(name)
+    for name in sorted({*kept_identity, *identity} - may_differ):
+        now, then = identity.get(name), kept_identity.get(name)
         if now == then:
             continue
         if name == "data_sha256":
@@ -94,22 +100,21 @@ def _check_same_job(run: RunFolder, job: Job, state: State, decided: Mapping[str
             )
         if name == "steps":
             raise InputError(
-                f"steps is {now}, but the cosine schedule of {run.name!r} was laid out for {then}; "
-                "it must stay the same."
+                f"steps is {now}, but the cosine schedule of {run.name!r} was made for {then}; it must stay the same."
             )
         raise InputError(f"{name} is {now!r}, but {where} {then!r} up to step {state.step}; it must stay the same.")
 
 
 def planned_state(job: Job, run: RunFolder | None, state: State) -> State:
-    """The state of the last planned checkpoint up to a state: where to go back to."""
+    """The state to roll back to: that of the last planned checkpoint before a state."""
     every = job.config.checkpoint_every
     step = state.step // every * every
     if step == state.step or job.config.on_nonfinite != "rollback":
         return state
     if step == 0:
         return job.initial
-    found = run.checkpoints.at(step) if run is not None else None
-    if found is None:
-        log.warning(f"the checkpoint of step {step} is not there to go back to; step {state.step} takes its place.")
+    planned = run.checkpoints.at(step) if run is not None else None
+    if planned is None:
+        log.warning(f"the checkpoint of step {step}, to roll back to, is missing; step {state.step} is used instead.")
         return state
-    return found
+    return planned

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -161,10 +162,10 @@ def _train(
     if state.step >= config.steps:
         keeper.begin(state, resumed, new_config)
     else:
-        gradient_s = estimate_gradient_s(job) if on_start or config.workers == "auto" else 0.0
+        gradient_s = cache(partial(estimate_gradient_s, job)) if on_start is not None else None
         with open_pool(job, gradient_s, keeper.event) as pool:
-            if on_start is not None:
-                on_start(pool, estimate_step_s(job, pool, state, gradient_s) + _keeping_s(job, run, state))
+            if on_start is not None and gradient_s is not None:
+                on_start(pool, estimate_step_s(job, pool, state, gradient_s()) + _keeping_s(job, run, state))
             start_s = perf_counter() - began
             # The state is saved before the workers end, which takes seconds.
             with keeper.keeping(state, resumed, new_config):

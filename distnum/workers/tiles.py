@@ -1,10 +1,9 @@
-"""The plan of a step: tiles of parameter indices, and a shard of tiles for each worker.
+"""Tiles of indices, and a shard of tiles for each worker.
 
-A *tile* is a fixed set of parameter indices, a range of them in the objective's own order. It
-depends on the objective alone, so a tile's slice of the gradient is the same bits wherever it
-is computed. Tiles for which a worker prepares the same things form a *group*. A *shard* is the
-set of tiles one worker gets for one step. Gathering puts slices side by side and never adds
-them, so no order of summation depends on the workers.
+A *tile* is a fixed range of indices in the work's own order. It depends on the work alone, so its
+answers have the same bits wherever they are computed. Tiles that need the same preparation form a
+*group*. A *shard* is the set of tiles that one worker gets for one step. Gathering puts answers
+side by side and never adds them, so no order of summation depends on the workers.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ __all__ = ["Shard", "Tiles", "all_tiles", "balance", "even_tiles", "indices_of",
 
 
 Tiles: TypeAlias = NDArray[np.int64]
-"""Boundaries: tile ``t`` is the places ``tiles[t]`` to ``tiles[t + 1]`` in the order; shape ``(n_tiles + 1,)``."""
+"""Boundaries: tile ``t`` is the range ``tiles[t]`` to ``tiles[t + 1]`` of the order; shape ``(n_tiles + 1,)``."""
 
-# How much over the mean a shard may get, in parts of it, before a group is split; and no more than
-# this part of the group, which is about what it takes to prepare it once more.
+# A group is split if its shard would exceed the mean by more than the first fraction of the mean, or
+# the second fraction of the group: about the cost of preparing the group once more.
 _OVERFULL, _TO_PREPARE = 0.02, 0.1
 
 Shard: TypeAlias = NDArray[np.int64]
-"""Numbers of tiles, ascending."""
+"""Numbers of tiles, in ascending order."""
 
 
 def even_tiles(n_items: int, n_tiles: int) -> Tiles:
@@ -42,22 +41,22 @@ def make_shards(
     groups: NDArray[np.integer] | None = None,
     speeds: NDArray[np.floating] | None = None,
 ) -> list[Shard]:
-    """Give every tile to one of ``n_shards`` shards, so that all take nearly as long and groups stay together.
+    """Assign every tile to one of ``n_shards`` shards of similar time, keeping groups together.
 
-    The costliest group goes first: to the shard with most room, if it has room for all of it,
-    else to as few shards as have room together. Of its tiles the costliest goes first, each to
-    the one of these shards that still misses most (for one group: R. Graham, "Bounds on
-    multiprocessing timing anomalies", 1969: at most a third above the best). Ties go by number,
-    so the result is a pure function of the arguments.
+    Groups are assigned in order of decreasing cost: to the shard with the most room if the group
+    fits there, else to the fewest shards that have room together. The group's tiles follow in order
+    of decreasing cost, each to the shard furthest below its target. For one group the slowest shard
+    is at most a third above the optimum (R. Graham, "Bounds on multiprocessing timing anomalies",
+    1969). Ties are broken by number, so the result is a pure function of the arguments.
 
     Args:
-        costs: of the tiles, shape ``(n_tiles,)``, any unit, not negative.
-        n_shards: how many to make; some may be left empty.
-        groups: the number of the group that each tile is in, ascending; by default all are in one.
-        speeds: of who computes each shard, beside each other, shape ``(n_shards,)``; by default equal.
+        costs: Cost of each tile, shape ``(n_tiles,)``, in any unit, not negative.
+        n_shards: Number of shards; some may be empty.
+        groups: Group of each tile, ascending; by default all tiles are in one group.
+        speeds: Relative speed of each shard's worker, shape ``(n_shards,)``; by default equal.
 
     Returns:
-        the shards; every tile is in exactly one.
+        The shards; every tile is in exactly one.
 
     >>> [shard.tolist() for shard in make_shards(np.array([5.0, 1, 1, 2]), 2)]
     [[0], [1, 2, 3]]
@@ -76,7 +75,7 @@ def make_shards(
     for group in np.argsort(-group_costs, kind="stable").tolist():
         start, stop, cost = int(starts[group]), stops[group], float(group_costs[group])
         by_room = sorted(range(n_shards), key=lambda shard: (-room[shard], len(chosen[shard]), shard))
-        # What each shard is to get of the group: all the room it has; the last one the rest.
+        # Target of each shard: all its room; the last one gets the rest of the group.
         portions = []
         left = cost
         for shard in by_room:
@@ -85,7 +84,7 @@ def make_shards(
             left -= room[shard]
             if last:
                 break
-        # Among equal ones the shard with fewest tiles, so that tiles that cost nothing spread too.
+        # Among equal shards the one with the fewest tiles, so that tiles without cost are spread too.
         heap = [(-portion, len(chosen[shard]), shard) for portion, shard in portions]
         heapq.heapify(heap)
         for tile in (start + np.argsort(-costs[start:stop], kind="stable")).tolist():
@@ -104,7 +103,7 @@ def balance(costs: NDArray[np.floating], shards: Sequence[Shard], speeds: NDArra
 
 
 def indices_of(tiles: Tiles, shard: Shard) -> NDArray[np.int64]:
-    """The places in the order that a shard has, its tiles one after the other.
+    """Positions in the order of a shard's tiles, one tile after the other.
 
     >>> indices_of(np.array([0, 3, 5, 9]), np.array([0, 2])).tolist()
     [0, 1, 2, 5, 6, 7, 8]
@@ -115,12 +114,12 @@ def indices_of(tiles: Tiles, shard: Shard) -> NDArray[np.int64]:
 
 
 def positions_of(tiles: Tiles, shard: Shard, order: NDArray[np.integer] | None) -> Any:
-    """Where in the gradient the partial derivatives of a shard belong: parameter indices, or a slice of all.
+    """Where the answers of a shard belong in the array of all answers: indices, or a slice if the shard is whole.
 
     Args:
-        tiles: boundaries.
-        shard: whose tiles come one after the other.
-        order: the parameter indices in the order of the tiles; None if it is their own.
+        tiles: Boundaries of the tiles.
+        shard: Tiles whose answers come one after the other.
+        order: Indices in the order of the tiles; None if the tiles follow the indices.
     """
     if len(shard) == len(tiles) - 1:
         return slice(None) if order is None else order
@@ -129,5 +128,5 @@ def positions_of(tiles: Tiles, shard: Shard, order: NDArray[np.integer] | None) 
 
 
 def all_tiles(tiles: Tiles) -> Shard:
-    """The shard that has every tile."""
+    """The shard of all tiles."""
     return np.arange(len(tiles) - 1)

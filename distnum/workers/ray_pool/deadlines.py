@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 
+import numpy as np
+from numpy.typing import NDArray
+
+from distnum.workers.pool import Gathered
 from distnum.workers.ray_pool.channel import Call
 
 __all__ = ["COPY_FACTOR", "COPY_S", "GIVE_UP_S", "Deadlines"]
@@ -29,10 +33,20 @@ class Deadlines:
         self._deadline_s = deadline_s
         self._times: deque[float] = deque(maxlen=_N_TIMES)
 
-    def note(self, turn_s: float) -> None:
-        """Remember the seconds that the slowest worker of a turn would have taken for all tiles; 0 if unknown."""
-        if turn_s > 0:
-            self._times.append(turn_s)
+    def learn(self, gathered: Gathered, costs: NDArray[np.float64]) -> None:
+        """Remember the seconds that the slowest worker of a turn would have taken for all tiles.
+
+        Args:
+            gathered: Answers of the turn.
+            costs: Planned costs of its tiles, as fractions of their sum.
+        """
+        slowest_s = 0.0
+        for worker, shard, reply in gathered.replies:
+            share = float(costs[shard].sum())
+            if share > 0:
+                slowest_s = max(slowest_s, reply.compute_s * worker.speed / share)
+        if slowest_s > 0:
+            self._times.append(slowest_s)
 
     @property
     def turn_s(self) -> float | None:

@@ -54,6 +54,7 @@ class RayPool(Closing):
         resources: Resources of each worker besides CPUs, by Ray's names.
         last_step: Last step that will be asked for: while workers compute a step, the pool plans
             the next one up to here. None plans no step in advance.
+        meanwhile: Called while the Ray session starts, which takes seconds.
         on_event: Called with an event when a worker joins, is lost or fails to start.
 
     Raises:
@@ -76,6 +77,7 @@ class RayPool(Closing):
         n_asked: int | None = None,
         resources: Mapping[str, float] | None = None,
         last_step: int | None = None,
+        meanwhile: Callable[[], object] = lambda: None,
         on_event: OnEvent = log_event,
     ) -> None:
         self._work = work
@@ -91,7 +93,8 @@ class RayPool(Closing):
         keep_freed_memory()
         try:
             asked = n_asked if n_asked is not None else 1 if callable(n_workers) else n_workers
-            self._ray, self._folder = self._session.enter_context(ray_session(address, asked * n_threads, asked))
+            session = ray_session(address, asked * n_threads, asked, meanwhile)
+            self._ray, self._folder = self._session.enter_context(session)
             self._cluster = cluster = RayCluster(self._ray)
             counts_of = n_workers if callable(n_workers) else _fixed(n_workers, n_threads)
             counts = counts_of(cluster.n_cpus, cluster.n_nodes)
@@ -209,20 +212,11 @@ class RayPool(Closing):
         gathered = gathering.collect()
         timings = replace(gathered.timings, broadcast_s=broadcast - began, dispatch_s=dispatched - broadcast)
         gathered = replace(gathered, timings=timings)
-        self._learn(gathered, costs)
+        self._deadlines.learn(gathered, costs)
+        for worker, speed in planner.learn(gathered, costs).items():
+            worker.speeds.append(speed)
         self._count_losses(gathering)
         return gathered
-
-    def _learn(self, gathered: Gathered, costs: np.ndarray) -> None:
-        """Update deadlines, forecasts and relative speeds from this step's replies."""
-        slowest_s = 0.0
-        for worker, shard, reply in gathered.replies:
-            share = float(costs[shard].sum())
-            if share > 0:
-                slowest_s = max(slowest_s, reply.compute_s * worker.speed / share)
-        self._deadlines.note(slowest_s)
-        for worker, speed in self._planner.learn(gathered, costs).items():
-            worker.speeds.append(speed)
 
     def _count_losses(self, gathering: Gathering) -> None:
         self._n_steps_with_losses = self._n_steps_with_losses + 1 if gathering.n_lost else 0

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import monotonic, sleep
 from typing import Any
 
@@ -40,12 +40,15 @@ def ray_module(environment: dict[str, str]) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def initialised(ray: Any, options: dict[str, Any], mark: dict[str, str]) -> Iterator[None]:
+def initialised(
+    ray: Any, options: dict[str, Any], mark: dict[str, str], meanwhile: Callable[[], object]
+) -> Iterator[None]:
     """Call ``ray.init`` with these options, and ``ray.shutdown`` at the end.
 
     Ray's processes, and no others, inherit the environment variable ``mark``. Ray starts on a
     thread: its own code would swallow a ``KeyboardInterrupt`` or change it into another
     exception. Here the interrupt is raised once Ray has started; a second one is raised at once.
+    ``meanwhile`` is called while it starts.
     """
     errors: list[BaseException] = []
     started, ended = threading.Event(), threading.Event()
@@ -62,6 +65,7 @@ def initialised(ray: Any, options: dict[str, Any], mark: dict[str, str]) -> Iter
     threading.Thread(target=session, daemon=True).start()
     try:
         try:
+            meanwhile()
             started.wait()
         except BaseException:
             started.wait()

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,9 @@ _own: _OwnSession | None = None
 
 
 @contextlib.contextmanager
-def ray_session(address: str | None, n_cpus: int, n_workers: int) -> Iterator[tuple[Any, Path | None]]:
+def ray_session(
+    address: str | None, n_cpus: int, n_workers: int, meanwhile: Callable[[], object] = lambda: None
+) -> Iterator[tuple[Any, Path | None]]:
     """The connected ``ray`` module, and the folder of a session that this process has started.
 
     Such a session ends with the last of its users. A session that was begun in this process
@@ -52,6 +54,7 @@ def ray_session(address: str | None, n_cpus: int, n_workers: int) -> Iterator[tu
         address: Address of a running cluster; None takes that of ``RAY_ADDRESS``, or starts a
             session on this machine.
         n_cpus, n_workers: What a new session must have room for.
+        meanwhile: Called once, where possible while Ray starts.
 
     Raises:
         InputError: The cluster cannot be reached, or this machine cannot hold the workers.
@@ -62,15 +65,18 @@ def ray_session(address: str | None, n_cpus: int, n_workers: int) -> Iterator[tu
         check_address(address)
     ray = sys.modules.get("ray")
     if ray is not None and ray.is_initialized() and _own is None:
+        meanwhile()
         yield ray, None
         return
     if _own is None:
         address = address or os.environ.get("RAY_ADDRESS") or None
         if address is not None:
-            with _connected(address) as ray:
+            with _connected(address, meanwhile) as ray:
                 yield ray, None
             return
-        _own = _started(n_cpus, n_workers)
+        _own = _started(n_cpus, n_workers, meanwhile)
+    else:
+        meanwhile()
     own = _own
     own.n_users += 1
     try:
@@ -83,7 +89,7 @@ def ray_session(address: str | None, n_cpus: int, n_workers: int) -> Iterator[tu
 
 
 @contextlib.contextmanager
-def _connected(address: str) -> Iterator[Any]:
+def _connected(address: str, meanwhile: Callable[[], object]) -> Iterator[Any]:
     """The ``ray`` module, connected to a running cluster."""
     check_address(address)
     environment = {"RAY_NUM_REDIS_GET_RETRIES": "1"}  # attempts to reach the head; the name is historic
@@ -92,13 +98,13 @@ def _connected(address: str) -> Iterator[Any]:
     with contextlib.ExitStack() as stack:
         ray = stack.enter_context(ray_module(environment))
         try:
-            stack.enter_context(initialised(ray, {"address": address}, {}))
+            stack.enter_context(initialised(ray, {"address": address}, {}, meanwhile))
         except (OSError, ValueError, RuntimeError, AssertionError, ray.exceptions.RayError) as error:
             raise unreachable(address, first_line(error)) from error
         yield ray
 
 
-def _started(n_cpus: int, n_workers: int) -> _OwnSession:
+def _started(n_cpus: int, n_workers: int, meanwhile: Callable[[], object]) -> _OwnSession:
     """Start a session on this machine: closed to other users, with workers at normal priority."""
     _check_memory(n_workers)
     environment = {"RAY_AUTH_MODE": "token", "RAY_worker_niceness": "0"}
@@ -115,7 +121,7 @@ def _started(n_cpus: int, n_workers: int) -> _OwnSession:
         options |= {"include_dashboard": False, "_temp_dir": str(folder)}
         try:
             with frequent_looks_for_the_node():
-                stack.enter_context(initialised(ray, options, mark))
+                stack.enter_context(initialised(ray, options, mark, meanwhile))
         except (OSError, ValueError, RuntimeError, AssertionError, ray.exceptions.RayError) as error:
             raise TrainingError(f"Ray does not start on this machine: {first_line(error)}.") from error
         return _OwnSession(folder, stack=stack.pop_all())
