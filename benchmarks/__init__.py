@@ -1,1 +1,1 @@
-"""What distnum costs beside its rivals: each module runs alone, ``benchmarks/run.py`` runs all."""
+"""Performance measurements: ``python -m benchmarks`` runs all, ``python -m benchmarks.MODULE`` runs one."""

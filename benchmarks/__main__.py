@@ -1,19 +1,18 @@
-"""All benchmarks, in one command.
+"""Run the benchmarks and print their tables.
 
     pip install -e '.[bench]'                         # '.[bench,bench-training]' for PGPE too
-    python -m benchmarks                              # prints tables; about half an hour
+    python -m benchmarks                              # all parts; about half an hour
     python -m benchmarks gradients overhead           # only these parts
-    python -m benchmarks --json FILE --picture FILE   # keeps the figures, draws the growth
+    python -m benchmarks --json FILE --picture FILE   # also write the figures, plot the growth
 
-The rivals of a comparison take turns in one run, so that a machine that slows down slows all
-of them; medians are shown, with the fastest and the slowest run.
+The entries of a comparison take turns, so that a machine that slows down affects all of them. The
+tables show medians, with the fastest and the slowest run.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 from collections.abc import Callable
 from datetime import date
 from typing import Any
@@ -29,7 +28,7 @@ from benchmarks.scaling import compare_scaling, print_scaling
 from benchmarks.startup import measure_startup, print_startup
 from benchmarks.training import compare_training, print_training
 from benchmarks.waiting import compare_waiting, print_waiting
-from distnum.common.machine import machine_facts, version_facts
+from distnum.common.machine import git_commit, machine_facts, version_facts
 
 PARTS: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {
     "gradients": (compare_gradients, print_gradients),
@@ -46,40 +45,36 @@ PARTS: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {
 }
 
 
-def git_commit() -> str:
-    """The commit that was measured."""
-    done = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
-
-
 def main() -> None:
-    """Run the parts that are asked for, print their tables, keep their figures."""
+    """Run the chosen parts, print their tables, and write their figures."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"one of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--json", metavar="FILE", help="write the figures to a file")
-    parser.add_argument("--picture", metavar="FILE", help="draw the growth into a PNG file")
+    parser.add_argument("--picture", metavar="FILE", help="plot the growth to a PNG file")
     options = parser.parse_args()
     unknown = [part for part in options.parts if part not in PARTS]
     if unknown:
         parser.error(f"there is no part {unknown[0]!r}; the parts are {', '.join(PARTS)}")
-    told: dict[str, Any] = {
+    results: dict[str, Any] = {
         "date": date.today().isoformat(),
-        "commit": git_commit(),
+        "commit": git_commit() or "unknown",
         "machine": machine_facts(),
         "versions": version_facts(),
         "blas_threads": 1,
     }
-    print(", ".join(f"{name} {value}" for name, value in (told["machine"] | told["versions"]).items()), end="\n\n")
+    print(
+        ", ".join(f"{name} {value}" for name, value in (results["machine"] | results["versions"]).items()), end="\n\n"
+    )
     for name in options.parts or PARTS:
         run, show = PARTS[name]
-        told[name] = run()
-        show(told[name])
+        results[name] = run()
+        show(results[name])
         print(flush=True)
         if options.json:
             with open(options.json, "w", encoding="utf-8") as file:
-                json.dump(told, file, indent=2)
-    if options.picture and "growth" in told:
-        draw(told["growth"], options.picture)
+                json.dump(results, file, indent=2)
+    if options.picture and "growth" in results:
+        draw(results["growth"], options.picture)
 
 
 if __name__ == "__main__":

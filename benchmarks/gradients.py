@@ -1,8 +1,8 @@
-"""What a gradient costs beside the article's loop and beside backpropagation, on one core.
+"""Time of a gradient compared with the article's loop and with backpropagation, on one core.
 
     python -m benchmarks.gradients
 
-The article's loop is timed on a random sample of parameters and scaled to all of them.
+The article's loop is timed for a random sample of the parameters and scaled to all of them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from distnum.networks.propagation.objective import Propagation
 
 H = 1e-4
 
-# Of the article's network, what else a user would try; and a deeper one.
+# Variants of the article's network, and deeper networks.
 SETTINGS: list[dict[str, Any]] = [
     {"sizes": (784, 50, 10), "n_sampled": 400, "repeats": 15},
     {"sizes": (784, 50, 10), "dtype": "float32"},
@@ -41,7 +41,7 @@ SETTINGS: list[dict[str, Any]] = [
 
 
 def article_seconds(network: Network, params: np.ndarray, batch: Any, n_sampled: int, generator: Any) -> float:
-    """Seconds of the article's loop for all parameters: two forward passes each, some of them timed."""
+    """Return the seconds of the article's loop for all parameters, from a timed sample of them."""
     moved = params.copy()
     indices = generator.choice(params.size, n_sampled, replace=False)
     started = perf_counter()
@@ -66,10 +66,15 @@ def compare(
     n_sampled: int = 0,
     repeats: int = 9,
 ) -> dict[str, Any]:
-    """A gradient of a batch of 100 digits (or of 100 examples without a zero): seconds of each rival.
+    """Time a gradient of a batch of 100 digits, by distnum, the article's loop and backpropagation.
 
-    The article's loop takes part where ``n_sampled`` is not zero, backpropagation where it
-    is the same quantity, a ReLU network's.
+    Args:
+        sizes, activation, scheme, dtype, h: The network and the differences.
+        dense: Whether to use random examples without zeros instead of digits.
+        n_sampled: Parameters for which the article's loop is timed; with 0 it is left out.
+        repeats: Number of timed gradients.
+
+    Backpropagation is timed for ReLU networks only.
     """
     network, dataset = Network(sizes, activation), load_data()
     params = network.initial_params(dtype=dtype)
@@ -93,18 +98,18 @@ def compare(
             calls: dict[str, Callable[[], Any]] = {"distnum": ours}
             if activation == "relu":
                 calls["backpropagation"] = lambda batch=batch: backpropagation(network, params, batch)
-            found = {name: timed(call) for name, call in calls.items()}
+            seconds = {name: timed(call) for name, call in calls.items()}
             if n_sampled:
-                found["article"] = article_seconds(network, params, batch, n_sampled, generator)
+                seconds["article"] = article_seconds(network, params, batch, n_sampled, generator)
             if repeat == 0:
                 continue  # a warm-up
-            for name, seconds in found.items():
-                times[name].append(seconds)
+            for name, value in seconds.items():
+                times[name].append(value)
             if activation == "relu" and len(sizes) == 3:
                 far = ~kinks_within(network, params, batch, h * objective.scheme.reach)
                 difference = (ours() - backpropagation(network, params, batch))[far]
                 error = max(error, float(np.linalg.norm(difference) / np.linalg.norm(ours()[far])))
-    told: dict[str, Any] = {
+    row: dict[str, Any] = {
         "network": str(network),
         "n_params": network.n_params,
         "activation": activation,
@@ -115,37 +120,37 @@ def compare(
         "times": {name: spread(seconds) for name, seconds in times.items()},
     }
     if n_sampled:
-        told["article / distnum"] = paired_ratio(times["article"], times["distnum"])
+        row["article / distnum"] = paired_ratio(times["article"], times["distnum"])
     if activation == "relu":
-        told["distnum / backpropagation"] = paired_ratio(times["distnum"], times["backpropagation"])
+        row["distnum / backpropagation"] = paired_ratio(times["distnum"], times["backpropagation"])
     if error:
-        told["error_off_kinks"] = error
-    return told
+        row["error_off_kinks"] = error
+    return row
 
 
 def compare_gradients() -> list[dict[str, Any]]:
-    """``compare`` for all the settings."""
+    """Compare all settings."""
     return [compare(**setting) for setting in SETTINGS]
 
 
 def print_gradients(rows: list[dict[str, Any]]) -> None:
     """Print what ``compare_gradients`` returned."""
-    print("One gradient of a batch of 100 digits on one core (medians; error beside backpropagation off kinks)\n")
+    print(
+        "One gradient of a batch of 100 digits on one core\n"
+        "(medians; error relative to backpropagation, away from kinks)\n"
+    )
     print(f"  {'':<42} {'ms':>8}  {'min - max':>15} {'x backprop':>10} {'article/':>9} {'error':>8}")
     for row in rows:
         ours = row["times"]["distnum"]
         name = f"{row['network']} {row['activation']} {row['scheme']} {row['dtype']}" + (" dense" * row["dense"])
         between = f"{ours['min_s'] * 1e3:,.1f} - {ours['max_s'] * 1e3:,.1f}"
-        backward = row.get("distnum / backpropagation")
-        article = row.get("article / distnum")
-        print(
-            f"  {name:<42} {ours['median_s'] * 1e3:8,.1f}  {between:>15} "
-            f"{f'{backward:.1f}' if backward else '':>10} {f'{article:,.0f}' if article else '':>9} "
-            f"{row.get('error_off_kinks', 0) or '':>8.1e}"
-            if row.get("error_off_kinks")
-            else f"  {name:<42} {ours['median_s'] * 1e3:8,.1f}  {between:>15} "
-            f"{f'{backward:.1f}' if backward else '':>10} {f'{article:,.0f}' if article else '':>9}"
+        columns = (
+            ("distnum / backpropagation", 10, ".1f"),
+            ("article / distnum", 9, ",.0f"),
+            ("error_off_kinks", 8, ".1e"),
         )
+        others = " ".join(f"{format(row[key], form) if key in row else '':>{width}}" for key, width, form in columns)
+        print(f"  {name:<42} {ours['median_s'] * 1e3:8,.1f}  {between:>15} {others}".rstrip())
     for row in rows:
         if "article" in row["times"]:
             article_s, backward_s = row["times"]["article"]["median_s"], row["times"]["backpropagation"]["median_s"]

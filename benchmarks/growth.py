@@ -1,18 +1,15 @@
-"""How the time of one gradient grows with the network, the batch, the depth and the precision.
+"""Time of one gradient against the number of parameters, examples and layers, in both dtypes.
 
-    python -m benchmarks.growth                 # prints tables; about three minutes
-    python -m benchmarks.growth --json FILE     # and keeps the figures
-    python -m benchmarks.growth --picture FILE  # and draws them
+    python -m benchmarks.growth                 # about three minutes
+    python -m benchmarks growth --picture FILE  # also plots the figures
 
-One core, central differences by propagation, digits of the package. Beside each time stands
-what the algorithm should take: the loss changes it follows, which are the pairs of an example
-and an input that is not zero, times the units of the layer, times the points of the stencil.
+One core, central differences by propagation, digits of the package. Each time is compared with the
+predicted number of changes: pairs of an example and a nonzero input, times the units of the layer,
+times the points of the stencil.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -51,7 +48,7 @@ class _Setting:
 
 @dataclass(frozen=True)
 class _Series:
-    """Settings along one axis; ``x`` of the axis for each."""
+    """Settings along one axis, with the value of each on the axis."""
 
     axis: str
     activation: str
@@ -62,32 +59,32 @@ class _Series:
 
 
 def _all_series() -> list[_Series]:
-    found = []
+    all_series = []
     for activation in ("relu", "tanh"):
         for dtype in ("float64", "float32"):
             settings = tuple(_Setting((n,), 100, activation, dtype) for n in HIDDEN)
             n_params = tuple(setting.objective().n_params for setting in settings)
-            found.append(_Series("parameters", activation, dtype, settings, n_params))
+            all_series.append(_Series("parameters", activation, dtype, settings, n_params))
         settings = tuple(_Setting((50,), n, activation, "float64") for n in BATCHES)
-        found.append(_Series("examples", activation, "float64", settings, BATCHES))
+        all_series.append(_Series("examples", activation, "float64", settings, BATCHES))
         settings = tuple(_Setting((100,) * n, 100, activation, "float64") for n in DEPTHS)
-        found.append(_Series("hidden layers", activation, "float64", settings, DEPTHS))
-    return found
+        all_series.append(_Series("hidden layers", activation, "float64", settings, DEPTHS))
+    return all_series
 
 
 def measure_growth(repeats: int = 5, longest_s: float = LONGEST_S) -> dict[str, Any]:
-    """Seconds of one gradient along every axis.
+    """Time one gradient along every axis.
 
     Args:
-        repeats: timed gradients of each setting.
-        longest_s: seconds; a setting that is expected to take longer is left out.
+        repeats: Number of timed gradients of each setting.
+        longest_s: Settings that are expected to take more seconds are left out.
 
     Returns:
         ``series``, each with ``axis``, ``activation``, ``dtype``, and ``points``: ``x``, ``hidden``,
         ``n_examples``, ``n_params``, ``n_changes`` (predicted), and either ``median_s``, ``min_s``, ``max_s``
-        or ``expected_s`` of one left out. ``exponent`` is that of the median seconds,
-        ``fastest_exponent`` that of the fastest runs, which a busy machine disturbs less, and
-        ``predicted_exponent`` that of the changes, fitted to the ``n_fitted`` largest ``x``.
+        or ``expected_s`` if it was left out. ``exponent`` is fitted to the median seconds,
+        ``fastest_exponent`` to the fastest runs, which depend less on the load of the machine, and
+        ``predicted_exponent`` to the changes, for the ``n_fitted`` largest ``x``.
     """
     all_series = _all_series()
     dataset = load_data()
@@ -108,7 +105,7 @@ def measure_growth(repeats: int = 5, longest_s: float = LONGEST_S) -> dict[str, 
                     point["expected_s"] = expected_s
                 else:
                     call = calls.setdefault(setting, partial(propagated, objective, params, batch))
-                    call()  # compiles, for this dtype
+                    call()  # compiles for this dtype
                     before = timed(call), n_changes
         names = {str(setting): setting for setting in calls}
         seconds = interleaved({name: calls[setting] for name, setting in names.items()}, repeats, warmup=0)
@@ -116,23 +113,23 @@ def measure_growth(repeats: int = 5, longest_s: float = LONGEST_S) -> dict[str, 
         for setting, point in zip(series.settings, series.points, strict=True):
             if setting in calls:
                 point |= spread(seconds[str(setting)])
-    return {"h": H, "repeats": repeats, "longest_s": longest_s, "series": [_told(series) for series in all_series]}
+    return {"h": H, "repeats": repeats, "longest_s": longest_s, "series": [_results(series) for series in all_series]}
 
 
 def predicted_changes(objective: Propagation, params: NDArray[np.floating], x: NDArray[np.floating]) -> int:
-    """How many changes of a unit the algorithm should follow for one gradient."""
+    """Return the predicted number of unit changes that one gradient follows."""
     network = objective.network
     forward = network.forward(params, x)
     n_changes = 0
     for number, layer in enumerate(network.layers):
-        n_pairs = int(np.count_nonzero(forward.inputs[number])) + len(x)  # the bias has an input of one
+        n_pairs = int(np.count_nonzero(forward.inputs[number])) + len(x)  # the input of the bias is one
         n_changes += n_pairs * layer.n_out
     return n_changes * len(objective.scheme.offsets)
 
 
-def _told(series: _Series) -> dict[str, Any]:
+def _results(series: _Series) -> dict[str, Any]:
     measured = [point for point in series.points if "median_s" in point]
-    # The upper half, where what does not grow weighs least.
+    # The upper half, where constant costs matter least.
     fitted = measured[-max(3, -(-len(measured) // 2)) :]
     x = [point["x"] for point in fitted]
     return {
@@ -148,7 +145,7 @@ def _told(series: _Series) -> dict[str, Any]:
 
 
 def _exponent(x: Sequence[float], y: Sequence[float]) -> float:
-    """The exponent ``p`` of ``y = c x ** p`` that fits the logarithms best."""
+    """Return the exponent ``p`` of ``y = c x ** p``, fitted to the logarithms."""
     return float(np.polyfit(np.log(x), np.log(y), 1)[0])
 
 
@@ -157,7 +154,7 @@ def _exponent(x: Sequence[float], y: Sequence[float]) -> float:
 
 def print_growth(results: dict[str, Any]) -> None:
     """Print what ``measure_growth`` returned."""
-    print("One gradient on one core, central differences (median, min - max; ns for each change it should follow)")
+    print("One gradient on one core, central differences (median, min - max; ns per predicted change)")
     for series in results["series"]:
         measured = [point for point in series["points"] if "median_s" in point]
         print(f"\n{series['axis']}, {series['activation']}, {series['dtype']}")
@@ -175,7 +172,7 @@ def print_growth(results: dict[str, Any]) -> None:
             f"{series['fastest_exponent']:.2f}), predicted {series['predicted_exponent']:.2f}; "
             f"from {series['n_fitted']} of {len(measured)} points"
         )
-    print("\nfloat64 / float32: times as long at the most parameters")
+    print("\nfloat64 / float32: ratio of the times at the largest number of parameters")
     for activation in ("relu", "tanh"):
         by_dtype = {
             series["dtype"]: series["points"][-1].get("median_s")
@@ -186,7 +183,7 @@ def print_growth(results: dict[str, Any]) -> None:
             print(f"  {activation:<6} {by_dtype['float64'] / by_dtype['float32']:5.2f}")
 
 
-# Of Okabe and Ito (2008): told apart by colour-blind eyes too. Lines differ in dashes and marks as well.
+# Colours of Okabe and Ito (2008), which colour-blind readers can distinguish; dashes and markers differ too.
 _STYLES = {
     ("relu", "float64"): {"color": "#0072B2", "marker": "o", "linestyle": "-"},
     ("relu", "float32"): {"color": "#56B4E9", "marker": "^", "linestyle": "--"},
@@ -240,20 +237,5 @@ def _draw_linear(panel: Any, results: dict[str, Any], axis: str) -> None:
     panel.plot(x, points[-1]["median_s"] * 1e3 * x / x[-1], color="#777777", linestyle=":", label="in proportion")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", metavar="FILE", help="write the figures to a file")
-    parser.add_argument("--picture", metavar="FILE", help="draw them into a PNG file")
-    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="gradients of each (default: 5)")
-    options = parser.parse_args()
-    results = measure_growth(options.repeats)
-    print_growth(results)
-    if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(results, file, indent=2)
-    if options.picture:
-        draw(results, options.picture)
-
-
 if __name__ == "__main__":
-    main()
+    print_growth(measure_growth())

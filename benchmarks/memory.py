@@ -1,4 +1,4 @@
-"""How much memory a worker needs for wide networks and large batches.
+"""Peak memory of a worker for wide networks and large batches.
 
 python -m benchmarks.memory
 """
@@ -11,8 +11,8 @@ from typing import Any
 
 SETTINGS = [((784, 50, 10), 100), ((784, 2000, 10), 1000), ((784, 2000, 10), 4000), ((784, 2000, 2000, 10), 1000)]
 
-# A process of its own for each, as a worker is one. Linux tells its peak as VmHWM; what getrusage
-# tells begins with the peak of the process that has started it.
+# Each setting runs in its own process, as a worker does. VmHWM is the peak of that process on Linux;
+# the value of getrusage starts with the peak of the parent process.
 CODE = """
 from functools import partial
 from distnum.common.machine import single_threaded_blas
@@ -20,7 +20,7 @@ from distnum.datasets.dataset import batch_at
 from distnum.datasets.readers import load_data
 from distnum.networks.dense import Network
 from distnum.workers.tiles import all_tiles
-from distnum.workers.worker import Worker
+from distnum.workers.worker import Task, Worker
 from distnum.networks.propagation.objective import Propagation
 import numpy as np
 network = Network({sizes})
@@ -30,14 +30,14 @@ grad = np.empty_like(params)
 worker = Worker(objective, partial(batch_at, load_data(), 0, {batch_size}, np.float64))
 with single_threaded_blas():
     for step in (1, 2):
-        worker.grad_slice(step, step, params, all_tiles(objective.tiles), grad, first=True)
+        worker.compute(Task(step, step, all_tiles(objective.tiles), first=True), params, grad)
 with open("/proc/self/status") as file:
     print(next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmHWM")))
 """
 
 
 def measure_memory() -> list[dict[str, Any]]:
-    """The most memory, in MB, that a worker of whole gradients has held, in a process of its own."""
+    """Measure the peak memory, in MB, of a worker that computes whole gradients."""
     rows = []
     for sizes, batch_size in SETTINGS:
         code = CODE.format(sizes=sizes, batch_size=batch_size)
@@ -49,7 +49,7 @@ def measure_memory() -> list[dict[str, Any]]:
 
 def print_memory(rows: list[dict[str, Any]]) -> None:
     """Print what ``measure_memory`` returned."""
-    print("The most memory that a worker of whole gradients holds, interpreter and libraries included\n")
+    print("Peak memory of a worker that computes whole gradients, including interpreter and libraries\n")
     for row in rows:
         print(f"  {row['network']:<36} {row['peak_mb']:6.0f} MB")
 

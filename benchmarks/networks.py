@@ -1,4 +1,4 @@
-"""What the benchmarks differentiate: networks on the digits of the package, and their exact gradients."""
+"""Networks on the digits of the package, and their exact gradients."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from distnum.datasets.dataset import Batch
 from distnum.datasets.readers import load_data
+from distnum.differentiation.objective import whole_gradient
 from distnum.networks.dense import Network
 from distnum.networks.propagation.objective import Propagation
-from distnum.workers.work import whole_gradient
 
 __all__ = ["NetworkLoss", "backpropagation", "kinks_within", "propagated", "shrunk_digits"]
 
@@ -19,17 +19,14 @@ Array = NDArray[np.floating]
 
 
 def shrunk_digits(n_examples: int) -> Batch:
-    """The first digits of the training set, shrunk to 8 x 8 pixels, as rows of 64 numbers from 0 to 1."""
+    """Return the first digits of the training set, shrunk to 8 x 8 pixels, shape ``(n_examples, 64)``."""
     digits = load_data().train(slice(n_examples))
     inner = digits.x.reshape(-1, 28, 28)[:, 2:26, 2:26]  # the border is empty; 24 is 8 times 3
     return Batch(inner.reshape(-1, 8, 3, 8, 3).mean(axis=(2, 4)).reshape(-1, 64), digits.y)
 
 
 class NetworkLoss:
-    """The loss of a network as any library wants it: a function of one flat array that gives one number.
-
-    It can be pickled, so that processes can share the work.
-    """
+    """The loss of a network as a function of one flat array, which can be sent to other processes."""
 
     def __init__(self, network: Network, batch: Batch) -> None:
         self._network = network
@@ -40,12 +37,12 @@ class NetworkLoss:
 
 
 def propagated(objective: Propagation, params: Array, batch: Batch) -> Array:
-    """The whole gradient by distnum's propagation, on this core."""
+    """Return the whole gradient by propagation, on one core."""
     return whole_gradient(objective, params, batch)
 
 
 def backpropagation(network: Network, params: Array, batch: Any) -> Array:
-    """The gradient of a ReLU network with cross-entropy by a backward pass in NumPy."""
+    """Return the gradient of a ReLU network with cross-entropy by backpropagation in NumPy."""
     x, y = batch
     forward = network.forward(params, x)
     e = np.exp(forward.outputs - forward.outputs.max(axis=1, keepdims=True))
@@ -64,16 +61,16 @@ def backpropagation(network: Network, params: Array, batch: Any) -> Array:
 
 
 def kinks_within(network: Network, params: Array, batch: Batch, h: float) -> NDArray[np.bool_]:
-    """Which parameters' steps of ``h`` move a unit of some example across ReLU's kink.
+    """Return the parameters whose step ``h`` moves a unit of any example across ReLU's kink.
 
-    There the difference and the derivative are two things, and only there may a good gradient
-    differ from backpropagation by more than ``h`` squared. For one hidden layer; shape ``(n_params,)``.
+    Only there may a correct difference deviate from backpropagation by more than ``h`` squared. For one
+    hidden layer; shape ``(n_params,)``.
     """
     forward = network.forward(params, batch.x)
     layer = network.layers[0]
-    found = np.zeros(params.shape, np.bool_)
-    rows = found[layer.start : layer.stop].reshape(layer.n_rows, layer.n_out)
+    crossing = np.zeros(params.shape, np.bool_)
+    rows = crossing[layer.start : layer.stop].reshape(layer.n_rows, layer.n_out)
     distances = np.abs(forward.preactivations[0])
     for x, distance in zip(batch.x, distances, strict=True):
         rows |= h * np.append(np.abs(x), 1)[:, None] >= distance
-    return found
+    return crossing

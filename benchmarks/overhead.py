@@ -1,11 +1,11 @@
-"""What a step costs beside its kernels: the whole training loop on workers that compute nothing.
+"""Overhead of a step: the whole training loop with workers that compute nothing.
 
     python -m benchmarks.overhead
 
-The job has the parameters, the batches, the plan, the update and the run folder of the main
-job; only its slices of the gradient are zeros, made at once. So the time of a step is what is
-left: sending parameters, calling workers, gathering and assembling slices, planning, updating
-and recording. Many workers share few cores here, as the point is what each of them adds.
+The job has the parameters, batches, plan, update and run folder of the default job, but its slices of the
+gradient are zeros that take no time. The time of a step is then its overhead: sending parameters,
+asking workers, gathering slices, planning, updating and recording. Many workers share few cores here,
+because the time that each of them adds is measured.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from distnum.workers.serial_pool import SerialPool
 
 
 class _IdlePoint:
-    """A loss, costs and slices that cost nothing."""
+    """A point whose loss, costs and slices take no time."""
 
-    loss = 1.0
+    value = 1.0
     group_s = None
 
     def __init__(self, objective: IdlePropagation) -> None:
@@ -42,34 +42,39 @@ class _IdlePoint:
     def costs(self) -> np.ndarray:
         return self._objective.any_costs
 
-    def grad_slice(self, shard: np.ndarray, grad: np.ndarray) -> None:
-        grad[:] = 0
+    def compute(self, shard: np.ndarray, answers: np.ndarray) -> None:
+        answers[:] = 0
 
 
 class IdlePropagation(Propagation):
-    """A network's objective whose gradient is zero and takes no time."""
+    """A network whose gradient is zero and takes no time."""
 
     @cached_property
     def any_costs(self) -> np.ndarray:
         return np.ones(len(self.tiles) - 1)
 
-    def at(self, params: np.ndarray, batch: Any, n_threads: int = 1, others: Any = None) -> Any:
+    def at(self, params: np.ndarray, batch: Any, n_threads: int = 1) -> Any:
+        return _IdlePoint(self)
+
+    def at_with_peers(self, params: np.ndarray, batch: Any, n_threads: int, peers: Any) -> Any:
         return _IdlePoint(self)
 
 
 def measure(n_workers: int, n_steps: int = 200, n_warmup: int = 30) -> dict[str, Any]:
-    """Seconds of a step of the main job with idle kernels on so many Ray workers (0: in this process)."""
+    """Time a step of the default job with idle kernels on ``n_workers`` Ray workers (0: in this process)."""
     config = Config(workers=n_workers, steps=n_steps + n_warmup)
     job = network_job(config)
-    idle = IdlePropagation(job.objective.network, config.scheme, config.step_size)
+    idle = IdlePropagation(job.subject.network, config.scheme, config.step_size)
     job = replace(job, objective=idle)
-    pool: Any = RayPool(idle, job.batch_at, n_workers) if n_workers else SerialPool(idle, job.batch_at)
+    pool: Any = SerialPool(idle, job.batch_at)
+    if n_workers:
+        pool = RayPool(idle, job.batch_at, n_workers, last_step=config.steps)
     times = []
     with tempfile.TemporaryDirectory() as folder, pool:
         run = RunFolder.create(Path(folder) / "run", job.folder_config())
         started = perf_counter()
         for step in run_steps(job, pool, job.initial):
-            run.append(step.row())
+            run.rows.append(step.row())
             ended = perf_counter()
             times.append(ended - started)
             started = ended
@@ -78,12 +83,12 @@ def measure(n_workers: int, n_steps: int = 200, n_warmup: int = 30) -> dict[str,
 
 
 def measure_all(counts: tuple[int, ...] = (0, 1, 2, 8, 32)) -> list[dict[str, Any]]:
-    """``measure`` for several numbers of workers."""
+    """Measure several numbers of workers."""
     return [measure(count) for count in counts]
 
 
 def print_overhead(rows: list[dict[str, Any]]) -> None:
-    """A line for each number of workers."""
+    """Print what ``measure_all`` returned."""
     print("A step of 784-50-10 on workers that compute nothing (median, min - max)\n")
     for row in rows:
         s = row["step"]

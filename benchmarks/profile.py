@@ -1,4 +1,4 @@
-"""Where the time of a gradient goes, on one core.
+"""Time of each phase of a gradient, on one core.
 
 python -m benchmarks.profile
 """
@@ -30,14 +30,14 @@ PHASES = ("batch", "forward", "units", "rows")
 
 
 def profile(sizes: tuple[int, ...], batch_size: int, activation: str, repeats: int = 7) -> dict[str, Any]:
-    """Seconds of each phase of a gradient: medians.
+    """Measure the median seconds of each phase of a gradient.
 
-    ``batch`` is drawing the examples, ``forward`` the forward pass, ``units`` what is prepared
-    for the units of a block of examples, ``rows`` the compiled loops over all rows of a layer.
+    ``batch`` draws the examples, ``forward`` is the forward pass, ``units`` the preparation of the units for
+    a block of examples, ``rows`` the compiled loops over all rows of a layer.
     """
     network, dataset = Network(sizes, activation), load_data()
     params, objective = network.initial_params(), Propagation(network)
-    found: dict[str, list[float]] = {phase: [] for phase in PHASES}
+    times: dict[str, list[float]] = {phase: [] for phase in PHASES}
     with single_threaded_blas():
         for repeat in range(repeats + 1):
             seconds = dict.fromkeys(PHASES, 0.0)
@@ -52,26 +52,26 @@ def profile(sizes: tuple[int, ...], batch_size: int, activation: str, repeats: i
                 total = np.zeros((len(rows), n_columns(group.n_units)))
                 for block in base.blocks(group.number, group.n_units):
                     started = perf_counter()
-                    moves = UnitRoutes(base, group.number, group.units, block)
+                    routes = UnitRoutes(base, group.number, group.units, block)
                     prepared = perf_counter()
-                    moves.add(rows, total)
+                    routes.add(rows, total)
                     seconds["units"] += prepared - started
                     seconds["rows"] += perf_counter() - prepared
-            if repeat:  # the first compiles
+            if repeat:  # the first repeat compiles
                 for phase in PHASES:
-                    found[phase].append(seconds[phase])
-    medians = {phase: median(times) for phase, times in found.items()}
+                    times[phase].append(seconds[phase])
+    medians = {phase: median(values) for phase, values in times.items()}
     return {"network": f"{network} {activation}, batch {batch_size}", "seconds": medians}
 
 
 def profile_all() -> list[dict[str, Any]]:
-    """``profile`` for all the settings."""
+    """Profile all settings."""
     return [profile(*setting) for setting in SETTINGS]
 
 
 def print_profile(rows: list[dict[str, Any]]) -> None:
     """Print what ``profile_all`` returned."""
-    print("Where the time of a gradient goes on one core (medians)\n")
+    print("Time of a gradient and share of each phase, on one core (medians)\n")
     print(f"  {'':<34} {'total':>10} " + " ".join(f"{phase:>9}" for phase in PHASES))
     for row in rows:
         seconds = row["seconds"]

@@ -1,20 +1,16 @@
-"""One gradient of one loss, by distnum and by what else would be installed for it.
+"""One gradient of the same loss by distnum and by other libraries.
 
-    python -m benchmarks.rivals              # prints a table; about two minutes
-    python -m benchmarks.rivals --json FILE  # and keeps the figures
+    python -m benchmarks.rivals    # about two minutes
 
-The loss is that of a network of 3,760 parameters on a batch of 100 shrunk digits; everybody
-gets the same function and float64. Central differences; the step is ``H`` for those who can
-be told, and the others choose their own steps. What starts once (Ray, pools of processes,
-compiled code) has started before the clock does. BLAS runs one thread in every process.
+The loss is that of a network with 3,760 parameters on a batch of 100 shrunk digits. All libraries get the
+same function and float64, and use central differences, with step ``H`` where a step can be given. Ray,
+process pools and compiled code are started before the clock. BLAS uses one thread in every process.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import inspect
-import json
 import multiprocessing
 import warnings
 from collections.abc import Callable, Iterator
@@ -58,21 +54,21 @@ class _Setting:
 
 
 class _Absent(Exception):
-    """A rival cannot take part; says why."""
+    """A library cannot take part; the message says why."""
 
 
 def compare_rivals(repeats: int = 5) -> dict[str, Any]:
-    """Seconds and errors of every rival's gradient.
+    """Measure the time and error of the gradient of every library.
 
     Args:
-        repeats: timed gradients of each.
+        repeats: Number of timed gradients of each.
 
     Returns:
-        ``network``, ``n_params``, ``n_examples``, ``h``; ``n_near_kink``, the parameters whose step of
-        ``h`` crosses a kink; and ``rivals``, by name: either ``absent`` with the reason, or
-        ``median_s``, ``min_s``, ``max_s`` of a gradient, ``times_distnum``, ``n_processes``, ``steps``
-        (``h`` or its own), and the largest error beside backpropagation over its largest entry:
-        ``error`` of all parameters, ``error_off_kinks`` of those whose step crosses none.
+        ``network``, ``n_params``, ``n_examples``, ``h``; ``n_near_kink``, the number of parameters whose step
+        ``h`` crosses a kink; and ``rivals``, by name: either ``absent`` with the reason, or ``median_s``,
+        ``min_s``, ``max_s`` of a gradient, ``times_distnum``, ``n_processes``, ``steps`` (``h`` or its own),
+        and the largest deviation from backpropagation, relative to its largest entry: ``error`` of all
+        parameters, ``error_off_kinks`` of those whose step crosses no kink.
     """
     network = Network(SIZES)
     params, batch = network.initial_params(), shrunk_digits(N_EXAMPLES)
@@ -80,7 +76,7 @@ def compare_rivals(repeats: int = 5) -> dict[str, Any]:
     exact = backpropagation(network, params, batch)
     near_kink = kinks_within(network, params, batch, H)
 
-    told: dict[str, dict[str, Any]] = {}
+    rows: dict[str, dict[str, Any]] = {}
     gradients: dict[str, Gradient] = {}
     with contextlib.ExitStack() as stack:
         stack.enter_context(single_threaded_blas())
@@ -88,11 +84,11 @@ def compare_rivals(repeats: int = 5) -> dict[str, Any]:
             try:
                 gradients[name] = stack.enter_context(start(setting))
             except _Absent as reason:
-                told[name] = {"absent": str(reason)}
+                rows[name] = {"absent": str(reason)}
                 continue
-            # Also the warm-up: processes start and code is compiled now.
+            # The first call is the warm-up: it starts processes and compiles code.
             error = np.abs(np.asarray(gradients[name]()) - exact) / np.abs(exact).max()
-            told[name] = {
+            rows[name] = {
                 "n_processes": n_processes,
                 "steps": steps,
                 "error": float(error.max()),
@@ -100,18 +96,18 @@ def compare_rivals(repeats: int = 5) -> dict[str, Any]:
             }
         seconds = interleaved(gradients, repeats, warmup=0)
     for name, measured in seconds.items():
-        told[name] |= spread(measured) | {"times_distnum": paired_ratio(measured, seconds[OURS])}
+        rows[name] |= spread(measured) | {"times_distnum": paired_ratio(measured, seconds[OURS])}
     return {
         "network": str(network),
         "n_params": network.n_params,
         "n_examples": N_EXAMPLES,
         "h": H,
         "n_near_kink": int(near_kink.sum()),
-        "rivals": told,
+        "rivals": rows,
     }
 
 
-# --- the rivals: each a context that gives a function without arguments -------------------
+# --- the rivals: contexts that yield a function without arguments -------------------
 
 
 @contextlib.contextmanager
@@ -131,12 +127,7 @@ def _black_box_on_ray(setting: _Setting) -> Iterator[Gradient]:
     layout, params = ParamsLayout.of(setting.params)
     objective = BlackBox(lambda params, batch: loss(params), layout, params.size, "central", H)
     with RayPool(objective, _no_batch, N_PROCESSES) as pool:
-
-        def gradient() -> Array:
-            pool.plan(objective.expected_costs(None))
-            return pool.gradient(1, params).grad
-
-        yield gradient
+        yield lambda: pool.compute(1, params).answers
 
 
 def _no_batch(step: int) -> None:
@@ -170,8 +161,8 @@ def _scipy(setting: _Setting) -> Iterator[Gradient]:
 def _scipy_on_processes(setting: _Setting) -> Iterator[Gradient]:
     differentiate = _installed("scipy.optimize._numdiff").approx_derivative
     if "workers" not in inspect.signature(differentiate).parameters:
-        raise _Absent("this SciPy has no workers; 1.16 has")
-    # Spawned, not forked: Ray's threads are running in this process.
+        raise _Absent("needs SciPy 1.16, which has workers")
+    # Spawned, not forked, because Ray's threads run in this process.
     with multiprocessing.get_context("spawn").Pool(N_PROCESSES, _limit_blas) as pool:
         yield lambda: differentiate(setting.loss, setting.params, method="3-point", abs_step=H, workers=pool.map)
 
@@ -179,13 +170,13 @@ def _scipy_on_processes(setting: _Setting) -> Iterator[Gradient]:
 def _limit_blas() -> None:
     limit = single_threaded_blas()
     limit.__enter__()
-    _limits.append(limit)  # it ends with the process
+    _limits.append(limit)  # lasts until the process ends
 
 
 @contextlib.contextmanager
 def _jacobi(setting: _Setting) -> Iterator[Gradient]:
     differentiate = _installed("jacobi").jacobi
-    # method=0 is central differences. Its steps are shares of each parameter, not H.
+    # method=0 means central differences; the steps are relative to each parameter, not H.
     yield lambda: differentiate(setting.loss, setting.params, method=0)[0]
 
 
@@ -206,7 +197,7 @@ def _optimagic(n_cores: int) -> Callable[[_Setting], Any]:
     def start(setting: _Setting) -> Iterator[Gradient]:
         differentiate = _installed("optimagic").first_derivative
         options = {"method": "central", "step_size": H, "n_cores": n_cores}
-        # joblib's own pool of processes stays open between calls and gives each one thread of BLAS.
+        # joblib's process pool stays open between calls and gives each process one BLAS thread.
         yield lambda: differentiate(setting.loss, setting.params, **options).derivative
 
     return start
@@ -221,7 +212,7 @@ def _installed(module: str) -> Any:
         raise _Absent("not installed") from None
 
 
-# Name: processes that compute, steps, how it starts.
+# Name: number of processes, steps, context.
 _RIVALS: dict[str, tuple[int, str, Callable[[_Setting], Any]]] = {
     OURS: (1, "h", _propagation),
     "distnum.gradient": (1, "h", _black_box),
@@ -233,7 +224,7 @@ _RIVALS: dict[str, tuple[int, str, Callable[[_Setting], Any]]] = {
     "numdifftools, one step": (1, "h", _numdifftools_one_step),
     "numdifftools": (1, "its own", _numdifftools),
     "jacobi": (1, "its own", _jacobi),
-    # The last: a Ray session may end what was started while it ran, as the pools of others would be.
+    # Last, because the end of a Ray session may kill process pools that were started while it ran.
     "distnum.gradient, 2 on Ray": (2, "h", _black_box_on_ray),
 }
 
@@ -245,8 +236,8 @@ def print_rivals(result: dict[str, Any]) -> None:
     """Print what ``compare_rivals`` returned, the fastest first."""
     print(
         f"One gradient of {result['network']}, {result['n_params']:,} parameters, batch of {result['n_examples']} "
-        f"shrunk digits,\ncentral differences, float64 (median, min - max; error beside backpropagation, over the\n"
-        f"largest entry; {result['n_near_kink']} parameters have a kink of ReLU within h = {result['h']:g})\n"
+        f"shrunk digits,\ncentral differences, float64 (median, min - max; error relative to the largest entry of\n"
+        f"backpropagation; {result['n_near_kink']} parameters have a kink of ReLU within h = {result['h']:g})\n"
     )
     print(f"  {'':<27} {'ms':>9}  {'min - max':>17} {'x distnum':>10} {'steps':>8} {'error':>9} {'off kinks':>9}")
     present = {name: row for name, row in result["rivals"].items() if "absent" not in row}
@@ -259,20 +250,8 @@ def print_rivals(result: dict[str, Any]) -> None:
     for name, row in result["rivals"].items():
         if "absent" in row:
             print(f"  {name:<27} {row['absent']}")
-    print("\n  A loss of a twentieth of a millisecond hardly pays for sending it parameters in another process.")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", metavar="FILE", help="write the figures to a file")
-    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="gradients of each (default: 5)")
-    options = parser.parse_args()
-    result = compare_rivals(options.repeats)
-    print_rivals(result)
-    if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(result, file, indent=2)
+    print("\n  Sending parameters to another process takes about as long as this loss, a twentieth of a millisecond.")
 
 
 if __name__ == "__main__":
-    main()
+    print_rivals(compare_rivals())

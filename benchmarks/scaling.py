@@ -1,9 +1,9 @@
-"""What a second thread and a second worker give, on steps of a tenth of a second and more.
+"""Speed-up of a second thread and of a second worker, for steps of about a tenth of a second or more.
 
     python -m benchmarks.scaling
 
-What two threads of this machine give at best is measured beside it, by a loop that needs no
-memory: virtual cores share things.
+The best speed-up of two threads on this machine is measured as well, with a loop that needs no memory:
+virtual cores share resources.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from benchmarks.timing import interleaved, paired_ratio, spread
 from distnum.common.machine import single_threaded_blas
 from distnum.datasets.dataset import batch_at
 from distnum.datasets.readers import load_data
+from distnum.differentiation.objective import whole_gradient
 from distnum.networks.dense import Network
 from distnum.networks.propagation.objective import Propagation
 from distnum.workers.ray_pool.pool import RayPool
 from distnum.workers.ray_pool.session import ray_session
-from distnum.workers.work import whole_gradient
 
 SETTINGS = [
     ((784, 500, 10), 1000, "relu"),
@@ -51,7 +51,7 @@ def _spin_on(n_threads: int) -> None:
 
 
 def compare_scaling(repeats: int = 9) -> dict[str, Any]:
-    """Seconds of a gradient on one and two threads, and on one and two Ray workers of one thread."""
+    """Time a gradient on one and two threads, and on one and two Ray workers with one thread each."""
     dataset = load_data()
     rows = []
     with single_threaded_blas(), ray_session(None, 3, 3):
@@ -65,14 +65,12 @@ def compare_scaling(repeats: int = 9) -> dict[str, Any]:
                 whole_gradient(o, p, batch, n)
 
             with RayPool(objective, source, 1) as one, RayPool(objective, source, 2) as two:
-                for pool in (one, two):
-                    pool.plan(objective.at(params, batch).costs)
                 times = interleaved(
                     {
                         "1 thread": partial(on_threads, 1),
                         "2 threads": partial(on_threads, 2),
-                        "1 worker": partial(one.gradient, 1, params),
-                        "2 workers": partial(two.gradient, 1, params),
+                        "1 worker": partial(one.compute, 1, params),
+                        "2 workers": partial(two.compute, 1, params),
                         "a spin on 1 thread": partial(_spin_on, 1),
                         "a spin on 2 threads": partial(_spin_on, 2),
                     },
@@ -94,7 +92,7 @@ def compare_scaling(repeats: int = 9) -> dict[str, Any]:
 
 def print_scaling(result: dict[str, Any]) -> None:
     """Print what ``compare_scaling`` returned."""
-    print("How many times as fast two are as one (median of rounds; of the fastest runs in brackets)\n")
+    print("Speed-up of two relative to one (median of rounds; in brackets, of the fastest runs)\n")
     print(f"  {'':<34} {'one thread':>11} {'threads':>14} {'workers':>14} {'machine':>8}")
     for row in result["rows"]:
         one_s = row["times"]["1 thread"]["median_s"]

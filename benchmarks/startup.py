@@ -1,9 +1,9 @@
-"""How long it takes from the command to the first step, beside Ray's own start.
+"""Time from the command to the first step, and of Ray's own start.
 
     python -m benchmarks.startup
 
-The line with the estimate is printed right before the first step. Compiled code is on the
-disk already, as the first, uncounted round has put it there.
+The line with the estimate is printed right before the first step. The first round is not counted: it
+writes the compiled code to disk.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RAY = (
 
 
 def to_first_step(*options: str) -> float:
-    """Seconds from starting the command to its first step."""
+    """Return the seconds from starting the command to its first step."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "distnum", "train", "--steps", "1", "--out", f"{folder}/run", *options]
         started = perf_counter()
@@ -39,19 +39,19 @@ def to_first_step(*options: str) -> float:
 
 
 def ray_init() -> float:
-    """Seconds of Ray's own ``init`` in a process of its own."""
+    """Return the seconds of Ray's ``init`` in a new process."""
     done = subprocess.run([sys.executable, "-c", RAY], capture_output=True, text=True, check=True)
     return float(done.stdout)
 
 
 def measure_startup(repeats: int = 5) -> dict[str, Any]:
-    """Seconds to the first step with and without Ray, and of Ray's ``init``, in turn."""
+    """Time the first step with and without Ray, and Ray's ``init``, in turns."""
     times: dict[str, list[float]] = {"--workers 0": [], "--workers 2": [], "ray.init": []}
     for number in range(repeats + 1):
-        found = [to_first_step("--workers", "0"), to_first_step("--workers", "2"), ray_init()]
+        seconds = [to_first_step("--workers", "0"), to_first_step("--workers", "2"), ray_init()]
         if number:
-            for name, seconds in zip(times, found, strict=True):
-                times[name].append(seconds)
+            for name, value in zip(times, seconds, strict=True):
+                times[name].append(value)
     return {name: spread(seconds) for name, seconds in times.items()}
 
 

@@ -1,4 +1,4 @@
-"""Timing rivals in turn, so that a machine that slows down slows all of them."""
+"""Time several calls in turns, so that a machine that slows down affects all of them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 __all__ = ["interleaved", "paired_ratio", "spread", "timed"]
 
-# A call shorter than this is repeated until so many seconds have passed, and the mean is kept:
-# what ran before it (and left the caches cold) then weighs little.
+# A shorter call is repeated until this many seconds have passed, and the mean is used: cold caches
+# then matter little.
 _SHORTEST_S = 0.05
 
 
 def timed(call: Callable[[], Any]) -> float:
-    """Seconds of one call; of a short one the mean over several calls.
+    """Return the seconds of one call; for a short call, the mean of several.
 
     >>> timed(lambda: None) < 1e-3
     True
@@ -31,12 +31,12 @@ def timed(call: Callable[[], Any]) -> float:
 
 
 def interleaved(rivals: Mapping[str, Callable[[], Any]], repeats: int, warmup: int = 1) -> dict[str, list[float]]:
-    """Seconds of every rival in every round; in each round every rival has its turn.
+    """Return the seconds of every call in every round.
 
     Args:
-        rivals: what to time, by name.
-        repeats: rounds that count.
-        warmup: rounds before them that do not.
+        rivals: The calls to time, by name.
+        repeats: Number of timed rounds, in each of which every call is made.
+        warmup: Number of rounds before them that are not timed.
 
     >>> {name: len(seconds) for name, seconds in interleaved({"a": list, "b": dict}, 3).items()}
     {'a': 3, 'b': 3}
@@ -46,7 +46,7 @@ def interleaved(rivals: Mapping[str, Callable[[], Any]], repeats: int, warmup: i
         for call in rivals.values():
             call()
     for number in range(repeats):
-        # Every other round backwards, so that nobody always follows the same rival.
+        # Every other round is reversed, so that no call always follows the same one.
         names = list(rivals)[:: -1 if number % 2 else 1]
         for name in names:
             seconds[name].append(timed(rivals[name]))
@@ -54,7 +54,7 @@ def interleaved(rivals: Mapping[str, Callable[[], Any]], repeats: int, warmup: i
 
 
 def spread(seconds: Sequence[float]) -> dict[str, float]:
-    """The median, the fastest and the slowest, in seconds.
+    """Return the median, the smallest and the largest of some seconds.
 
     >>> spread([3.0, 1.0, 2.0])
     {'median_s': 2.0, 'min_s': 1.0, 'max_s': 3.0}
@@ -63,7 +63,7 @@ def spread(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def paired_ratio(seconds: Sequence[float], reference: Sequence[float]) -> float:
-    """How many times as long as the reference: the median of the ratios round by round.
+    """Return the median of the ratios of each round to its reference.
 
     >>> paired_ratio([2.0, 4.0, 9.0], [1.0, 2.0, 3.0])
     2.0

@@ -1,9 +1,9 @@
-"""Scaling of a function that waits, as a simulator or an external program does, and a forecast held against it.
+"""Scaling of a function that waits, as a simulator or an external program does, compared with a forecast.
 
-    python -m benchmarks.waiting [DIR]      # keeps the measurements and a picture in a folder
+    python -m benchmarks.waiting [DIR]      # writes the measurements and a plot to a folder
 
-Every evaluation waits 20 ms. Workers need no cores for that, so a small machine shows how the
-driver's own work scales. A model is fitted on up to 4 workers, and foretells the others.
+Every evaluation waits 20 ms. Waiting needs no cores, so a small machine shows how the driver's own work
+scales. A model is fitted to up to 4 workers and forecasts the others.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from numpy.typing import NDArray
 
 import distnum
 from distnum.scaling.fit import fit_model
-from distnum.scaling.model import Network
+from distnum.scaling.model import Link
 from distnum.scaling.result import ScalingResult
 from distnum.scaling.simulation import System, simulate
 from distnum.workers.tiles import balance, even_tiles, make_shards
 
 WAIT_S = 0.02
 WORKERS = (1, 2, 4, 8, 16, 32)
-# Two evaluations each: 100 for each of 32 workers.
+# Two evaluations each; 100 for each of 32 workers.
 N_PARAMS = 1600
 
 
 def wait(w: NDArray[np.floating], batch: None) -> float:
-    """Some seconds later: how far ``w`` is from zero."""
+    """Return the squared norm of ``w`` after ``WAIT_S`` seconds."""
     time.sleep(WAIT_S)
     return float(w @ w)
 
 
 def compare_waiting(repeats: int = 4, out: Path | None = None, progress: bool = False) -> dict[str, Any]:
-    """Efficiencies, and what a model of 1, 2 and 4 workers says of the others."""
+    """Measure the efficiencies, and compare the steps with a model fitted to 1, 2 and 4 workers."""
     result: ScalingResult = distnum.scale(
         wait,
         np.ones(N_PARAMS),
@@ -55,7 +55,7 @@ def compare_waiting(repeats: int = 4, out: Path | None = None, progress: bool = 
     def planned(k: int) -> float:
         return balance(costs, make_shards(costs, k))
 
-    model = fit_model(result.measurements, planned, 8 * N_PARAMS, Network(), at_most=4)
+    model = fit_model(result.measurements, planned, 8 * N_PARAMS, Link(), at_most=4)
     system = System.of(model, costs)
     rows = []
     for one in result.summaries:
@@ -67,7 +67,7 @@ def compare_waiting(repeats: int = 4, out: Path | None = None, progress: bool = 
                 "speed_up": one.speed_up.value,
                 "efficiency": one.efficiency._asdict(),
                 "evaluations_per_worker": 2 * N_PARAMS // k,
-                "foretold_s": float(model.step_s(k, 1)[0]),
+                "forecast_s": float(model.step_s(k, 1)[0]),
                 "simulated_s": float(np.median(simulate(system, k))),
             }
         )
@@ -77,16 +77,16 @@ def compare_waiting(repeats: int = 4, out: Path | None = None, progress: bool = 
 def print_waiting(result: dict[str, Any]) -> None:
     """Print what ``compare_waiting`` returned."""
     wait_ms = result["wait_s"] * 1e3
-    print(f"A function that waits {wait_ms:.0f} ms, {N_PARAMS:,} parameters; foretold from up to 4 workers\n")
+    print(f"A function that waits {wait_ms:.0f} ms, {N_PARAMS:,} parameters; forecast from up to 4 workers\n")
     columns = ("workers", 7), ("evaluations", 11), ("a step", 9), ("speed-up", 8), ("efficiency", 10)
-    columns += ("foretold", 16), ("simulated", 16)
+    columns += ("forecast", 16), ("simulated", 16)
     print("  " + " ".join(f"{name:>{width}}" for name, width in columns))
     for row in result["rows"]:
         step_s = row["step_s"]
-        told = [f"{s:7.2f} s ({s / step_s - 1:+.1%})" for s in (row["foretold_s"], row["simulated_s"])]
+        compared = [f"{s:7.2f} s ({s / step_s - 1:+.1%})" for s in (row["forecast_s"], row["simulated_s"])]
         print(
             f"  {row['workers']:>7} {row['evaluations_per_worker']:>11,} {step_s:7.2f} s {row['speed_up']:8.2f} "
-            f"{row['efficiency']['value']:10.3f} {told[0]:>16} {told[1]:>16}"
+            f"{row['efficiency']['value']:10.3f} {compared[0]:>16} {compared[1]:>16}"
         )
 
 

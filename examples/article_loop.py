@@ -1,9 +1,9 @@
-"""The article's own training loop, pasted, on the digits that come with the package.
+"""The article's training loop, unchanged, on the digits that come with the package.
 
     python examples/article_loop.py
 
-Every step takes the central differences of the loss along all 39,760 parameters. With
-``method="naive"`` each of them costs two whole forward passes, as in the article.
+Every step computes the central differences of the loss with respect to all 39,760 parameters. With
+``method="naive"`` each of them takes two full forward passes, as in the article.
 """
 
 import numpy as np

@@ -1,17 +1,16 @@
-"""Tune a bang-bang controller through a simulator: a loss that has no derivative.
+"""Tune a bang-bang controller in a simulator: a loss without a derivative.
 
-A cart is pushed with full force to the left or to the right, whichever the sign of a
-weighted sum of its state says; the simulator stops a run when the pole has fallen or the
-cart has left the track. What is made small is the share of the time that was lost, which
-is a step function of the weights: its derivative is zero almost everywhere. Differences
-with a large step, over a batch of random beginnings, see where it falls all the same.
+A cart is pushed with full force to the left or to the right, depending on the sign of a weighted sum of
+its state. A run ends when the pole falls or the cart leaves the track. The loss is the fraction of the
+time lost in this way. It is a step function of the weights, so its derivative is zero almost
+everywhere. Differences with a large step, over a batch of random initial states, still show in which
+direction it falls.
 
     python examples/balance_a_pole.py            # on Ray, on all cores
     python examples/balance_a_pole.py --workers 0
 
-The cart and pole are those of A. Barto, R. Sutton and C. Anderson, "Neuronlike adaptive
-elements that can solve difficult learning control problems", IEEE Transactions on
-Systems, Man, and Cybernetics 13 (1983).
+The cart and pole are from A. Barto, R. Sutton and C. Anderson, "Neuronlike adaptive elements that can
+solve difficult learning control problems", IEEE Transactions on Systems, Man, and Cybernetics 13 (1983).
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ GRAVITY, CART_KG, POLE_KG, HALF_POLE_M, FORCE_N = 9.8, 1.0, 0.1, 0.5, 10.0
 TRACK_M, FALLEN_RAD = 2.4, 0.21
 
 
-def lost_time(params: dict[str, np.ndarray], beginnings: np.ndarray) -> float:
-    """The mean share of 5 seconds in which the pole was not up, over some beginnings ``(n, 4)``."""
-    x, x_speed, angle, turning = beginnings.T.copy()
-    up = np.ones(len(beginnings), dtype=bool)
-    ticks_up = np.zeros(len(beginnings))
+def lost_time(params: dict[str, np.ndarray], states: np.ndarray) -> float:
+    """Return the mean fraction of 5 s in which the pole is not up, over initial states of shape ``(n, 4)``."""
+    x, x_speed, angle, turning = states.T.copy()
+    up = np.ones(len(states), dtype=bool)
+    ticks_up = np.zeros(len(states))
     state_weights = params["weights"]
     mass, pole_moment = CART_KG + POLE_KG, POLE_KG * HALF_POLE_M
     for _ in range(N_TICKS):
@@ -50,23 +49,23 @@ def lost_time(params: dict[str, np.ndarray], beginnings: np.ndarray) -> float:
     return float(1 - ticks_up.mean() / N_TICKS)
 
 
-def beginnings_at(step: int) -> np.ndarray:
-    """100 random states near the middle, others in every step."""
+def initial_states(step: int) -> np.ndarray:
+    """Return 100 random states near the centre, different ones in every step."""
     return np.random.default_rng([7, step]).uniform(-0.1, 0.1, (100, 4))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workers", default="auto", help="Ray workers; 0 for none (default: auto)")
+    parser.add_argument("--workers", default="auto", help="number of Ray workers; 0 for none (default: auto)")
     options = parser.parse_args()
 
     params = {"weights": np.array([0.0, 0.0, 0.1, 0.0])}
-    test = beginnings_at(1_000_000)
+    test = initial_states(1_000_000)
     print(f"before: {100 * lost_time(params, test):.1f} % of the time lost")
     result = distnum.train(
         lost_time,
         params,
-        data=beginnings_at,
+        data=initial_states,
         h=0.05,
         steps=60,
         learning_rate=0.05,

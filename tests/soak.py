@@ -1,10 +1,10 @@
-"""Many steps on Ray, with the memory of all that takes part.
+"""Train for many steps on Ray and watch the memory of all processes.
 
     python -m tests.soak --steps 20000
 
-Prints the resident memory of the driver, the workers and Ray's servers, and what the object
-store holds, as the steps go by. Ends with 1 if any of them grows by more than a few megabytes
-from the first quarter of the run to the last.
+Prints the resident memory of the driver, the workers and Ray's servers, and the used memory of the
+object store. Exits with 1 if one of them grows by more than ``ALLOWED_MB`` from the first quarter of
+the run to the last.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ import psutil
 
 import distnum
 
-# Growth that is none: caches fill up, and pages come and go.
+# Caches fill up, and pages come and go.
 ALLOWED_MB = 12.0
 N_MEASUREMENTS = 40
 
 
 def memory_mb() -> dict[str, float]:
-    """Megabytes in memory now, of the driver, all workers, all of Ray's servers, and in the object store."""
-    found = {"driver": psutil.Process().memory_info().rss, "workers": 0, "servers": 0}
+    """Return the megabytes used by the driver, all workers, Ray's servers and the object store."""
+    n_bytes = {"driver": psutil.Process().memory_info().rss, "workers": 0, "servers": 0}
     for process in psutil.Process().children(recursive=True):
         try:
             kind = "workers" if process.name().startswith("ray::Distnum") else "servers"
-            found[kind] += process.memory_info().rss - process.memory_info().shared
+            n_bytes[kind] += process.memory_info().rss - process.memory_info().shared
         except psutil.NoSuchProcess:
             continue
     import ray
 
-    available, all_of_it = ray.available_resources(), ray.cluster_resources()
-    found["object store"] = int(all_of_it["object_store_memory"] - available.get("object_store_memory", 0))
-    return {name: n_bytes / 1e6 for name, n_bytes in found.items()}
+    available, total = ray.available_resources(), ray.cluster_resources()
+    n_bytes["object store"] = int(total["object_store_memory"] - available.get("object_store_memory", 0))
+    return {name: n / 1e6 for name, n in n_bytes.items()}
 
 
 def main() -> int:
@@ -51,8 +51,8 @@ def main() -> int:
         if step.step % every == 0:
             rows.append(memory_mb())
             if len(rows) % 4 == 0:
-                told = ", ".join(f"{name} {mb:.1f} MB" for name, mb in rows[-1].items())
-                print(f"step {step.step:7,}: {told}", flush=True)
+                memory = ", ".join(f"{name} {mb:.1f} MB" for name, mb in rows[-1].items())
+                print(f"step {step.step:7,}: {memory}", flush=True)
 
     distnum.train(
         hidden=(20,), batch_size=50, steps=options.steps, workers=options.workers, evaluate_every=1000, on_step=on_step

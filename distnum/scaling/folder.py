@@ -1,10 +1,12 @@
-"""Where a scaling experiment is kept: a folder with a row for each measurement, for one process at a time."""
+"""Folder of a scaling experiment: one row for each measurement, written by one process at a time."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -13,45 +15,75 @@ from distnum.common.errors import InputError, TrainingError
 from distnum.common.text import json_text
 from distnum.scaling.measurement import Measurement
 from distnum.scaling.summary import efficiencies
-from distnum.storage.files import make_folder, write_whole
+from distnum.storage.files import lock, write_whole
 
-__all__ = ["ScalingFolder"]
+__all__ = ["ScalingFolder", "locked_folder"]
 
 _FORMAT = "distnum-scaling-2"
 
-# What is known when the workers are there.
-_PLACE = ("asked_over", "node_cpus")
+# Facts of the job that are known only once the workers have started.
+_CLUSTER_FACTS = ("asked_over", "node_cpus")
+
+
+@contextmanager
+def locked_folder(path: Path) -> Iterator[None]:
+    """Lock a folder for this process, and create it if it does not exist.
+
+    Raises:
+        InputError: Another process measures in it, or it cannot be created.
+    """
+    _create(path)
+    try:
+        # The folder itself is locked, so that no lock file remains in it.
+        descriptor = lock(path)
+    except BlockingIOError:
+        raise InputError(
+            f"out is {str(path)!r}, which is in use: another distnum process is measuring in it."
+        ) from None
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _create(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"out is {str(path)!r}, where no experiment can be kept: {error.strerror}.") from None
 
 
 class ScalingFolder:
-    """``scaling.json`` and ``scaling.csv``: a row for each measurement, at every moment whole.
+    """The files ``scaling.json`` and ``scaling.csv`` of an experiment; each is replaced as a whole.
 
     Args:
-        path: of the folder, which is made if it is not there.
-        job: what is measured, with what, and how; the rows of another job are refused.
+        path: The folder; created if it does not exist.
+        job: Facts of the job and of how it is measured. Rows of another job are refused.
 
     Raises:
-        InputError: it cannot be read or made, or holds measurements of something else.
+        InputError: The folder cannot be read or created, or holds measurements of another job.
     """
 
     def __init__(self, path: Path, job: Mapping[str, Any]) -> None:
         self.path = path
         self._job = json.loads(json_text(job))
         self._rows: list[dict[str, Any]] = []
-        make_folder(path)
+        _create(path)
         if self.json_file.exists():
             self._rows = self._read()
 
-    def check_place(self, place: Mapping[str, Any]) -> None:
-        """Refuse to measure in other places than before.
+    def check_cluster(self, facts: Mapping[str, Any]) -> None:
+        """Compare facts of the cluster with those of the measurements so far.
 
         Raises:
-            InputError: the rows are of another place.
+            InputError: The facts differ.
         """
-        kept = {name: self._job.get(name) for name in place}
+        kept = {name: self._job.get(name) for name in facts}
+        now = json.loads(json_text(facts))
         if self._rows:
-            self._compare(kept, json.loads(json_text(place)))
-        self._job |= json.loads(json_text(place))
+            self._compare(kept, now)
+        self._job |= now
 
     @property
     def json_file(self) -> Path:
@@ -63,25 +95,26 @@ class ScalingFolder:
 
     @property
     def measurements(self) -> list[Measurement]:
-        """All of them, in the order in which they were made."""
+        """All measurements, in the order in which they were made."""
         return [Measurement.from_dict(row) for row in self._rows]
 
     def _read(self) -> list[dict[str, Any]]:
-        where = f"{self.json_file} is not what a scaling experiment wrote"
         try:
-            found = json.loads(self.json_file.read_bytes())
-            if found["format"] != _FORMAT:
-                raise ValueError(f"its format is {found['format']!r:.40}")
-            rows = found["measurements"]
+            content = json.loads(self.json_file.read_bytes())
+            if content["format"] != _FORMAT:
+                raise ValueError(f"its format is {content['format']!r:.40}")
+            rows = content["measurements"]
             for row in rows:
                 Measurement.from_dict(row)
-            job = dict(found["job"])
+            job = dict(content["job"])
         except OSError as error:
             raise InputError(f"{self.json_file} cannot be read: {error.strerror}.") from None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise InputError(f"{where} ({error}); choose another folder with --out.") from None
-        self._compare({name: job.get(name) for name in {*job, *self._job} - set(_PLACE)}, self._job)
-        self._job |= {name: job.get(name) for name in _PLACE}
+            raise InputError(
+                f"{self.json_file} was not written by a scaling experiment ({error}); choose another folder with --out."
+            ) from None
+        self._compare({name: job.get(name) for name in {*job, *self._job} - set(_CLUSTER_FACTS)}, self._job)
+        self._job |= {name: job.get(name) for name in _CLUSTER_FACTS}
         return list(rows)
 
     def _compare(self, kept: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -93,17 +126,21 @@ class ScalingFolder:
                 )
 
     def add(self, measurement: Measurement, about: Mapping[str, Any]) -> None:
-        """Keep one more row.
+        """Append a row and write the files.
 
         Raises:
-            TrainingError: it cannot be written; the rows before it are intact.
+            TrainingError: The files cannot be written; the rows before it are intact.
         """
         self._rows.append(measurement.to_dict() | dict(about))
         self.write({})
 
-    def write(self, findings: Mapping[str, Any]) -> None:
-        """Write the rows, and what they say."""
-        content = {"format": _FORMAT, "job": self._job, **findings, "measurements": self._rows}
+    def write(self, result: Mapping[str, Any]) -> None:
+        """Write the rows, and the result computed from them.
+
+        Raises:
+            TrainingError: The files cannot be written; their previous contents are intact.
+        """
+        content = {"format": _FORMAT, "job": self._job, **result, "measurements": self._rows}
         derived = zip(efficiencies(self.measurements), self.measurements, strict=True)
         rows = [
             row | {"efficiency": efficiency, "oversubscribed": one.oversubscribed}
@@ -119,6 +156,5 @@ class ScalingFolder:
             write_whole(self.csv_file, table.getvalue().encode())
         except OSError as error:
             raise TrainingError(
-                f"{error.filename or self.path} cannot be written: {error.strerror}. What was measured before is "
-                "intact."
+                f"{error.filename or self.path} cannot be written: {error.strerror}. Earlier measurements are intact."
             ) from None

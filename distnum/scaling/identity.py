@@ -1,4 +1,4 @@
-"""What must be equal for measurements to be compared."""
+"""Which measurements may be compared, and which are missing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["check_nodes", "measured_identity", "missing_measurements"]
 
 
 def measured_identity(work: MeasuredJob) -> dict[str, Any]:
-    """What must be equal for measurements of two jobs to be compared."""
+    """Return the facts of a job that must be equal for its measurements to be compared with others."""
     job = work.job
     identity = {name: value for name, value in job.identity().items() if name != "steps"}
     identity |= {"mode": work.mode, "n_params": job.objective.n_params}
@@ -22,26 +22,26 @@ def measured_identity(work: MeasuredJob) -> dict[str, Any]:
 
 
 def check_nodes(before: Sequence[Measurement], one: Measurement) -> None:
-    """Refuse to hold beside each other what was measured on other nodes.
+    """Check that a measurement was made on the same nodes as earlier ones of its setting.
 
     Raises:
-        TrainingError: a node has gone or come.
+        TrainingError: The nodes have changed.
     """
     for other in before:
         if other.setting == one.setting and (other.nodes, other.cores) != (one.nodes, one.cores):
             there, here = (f"{m.nodes} node{'s'[: m.nodes > 1]} with {m.cores} cores" for m in (other, one))
             raise TrainingError(
-                f"The cluster has changed: what was measured with workers = {one.setting} was on {there}, and is on "
-                f"{here} now. Measure all again in another folder, as both together would make no curve."
+                f"The cluster has changed: measurements with workers = {one.setting} were on {there}, now they are on "
+                f"{here}. Measure all settings again in another folder: the two cannot be compared."
             )
 
 
 def missing_measurements(
     measurements: Sequence[Measurement], settings: Sequence[Setting], repeats: int, resume: bool
 ) -> list[tuple[int, Setting]]:
-    """What to measure: repeat by repeat, the settings in turns."""
-    there = {(one.repeat, one.setting) for one in measurements}
+    """Return the number of the repeat and the setting of each measurement to make, in turns."""
+    measured = {(one.repeat, one.setting) for one in measurements}
     done = max((one.repeat for one in measurements), default=0)
-    # What was begun is finished, also where it was added to an experiment.
+    # Repeats that were begun are finished, including those that were added to an experiment.
     numbers = range(1, max(done, repeats) + 1) if resume else range(done + 1, done + repeats + 1)
-    return [(number, setting) for number in numbers for setting in settings if (number, setting) not in there]
+    return [(number, setting) for number in numbers for setting in settings if (number, setting) not in measured]

@@ -1,8 +1,8 @@
-"""Scaling experiments: the same steps on different numbers of workers and threads, measured in turns.
+"""Measure the same steps on different numbers of workers and threads, in turns.
 
-One pool has all the workers; each measurement uses some of them, from the same initial
-parameters on, so that every setting does the same work with the same bits. The settings take
-turns, repeat by repeat, so that a drift of the machine does not become a curve.
+One pool has all the workers, and each measurement uses some of them. All measurements start from the same
+initial parameters, so that every setting does the same work with the same bits. The settings take turns,
+repeat by repeat, so that a drift of the machine affects all of them.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ from distnum.workers.tiles import balance, make_shards
 __all__ = ["MeasuredJob", "measure_scaling", "plan_settings", "prepare_measured_job"]
 log = logging.getLogger("distnum")
 
-# A measurement in which a worker was lost is made again, so often.
+# A measurement in which a worker was lost is repeated; at most this many are made.
 _MOST_LOSSES = 3
 
 
 @dataclass(frozen=True)
 class MeasuredJob:
-    """The job whose steps are measured, and how its tiles can be shared.
+    """The job whose steps are measured.
 
     Attributes:
-        job: with the fewest workers' batch, in weak scaling.
-        mode: of ``MODES``.
-        costs: of the tiles beside each other, shape ``(n_tiles,)``.
+        job: The job; in weak scaling its default batch is that of the fewest workers.
+        mode: One of ``MODES``.
+        costs: Relative costs of the tiles, shape ``(n_tiles,)``.
     """
 
     job: Job
@@ -56,7 +56,7 @@ class MeasuredJob:
     costs: NDArray[np.float64]
 
     def planned_balance(self, n_workers: int) -> float:
-        """The share of the busiest of so many workers over the mean."""
+        """Return the load of the busiest of ``n_workers`` workers, relative to the mean."""
         return balance(self.costs, make_shards(self.costs, n_workers, self.job.objective.groups))
 
     @property
@@ -75,20 +75,20 @@ class _GrowingBatches:
 
 
 def plan_settings(workers: Sequence[int], threads: Sequence[int]) -> list[Setting]:
-    """All combinations.
+    """Return all combinations of the numbers of workers and threads.
 
     Raises:
-        InputError: there are none, or some twice, or one cannot be.
+        InputError: A list is empty, or a number is repeated or invalid.
     """
     for name, numbers in (("workers", workers), ("threads", threads)):
         if len(numbers) == 0:
             raise InputError(f"{name} is empty; it must be numbers of at least 1, as in 1,2,4.")
         for number in numbers:
             if number == 0:
-                raise InputError(f"{name} holds 0; a scaling experiment needs at least 1 of them.")
+                raise InputError(f"{name} holds 0; a scaling experiment needs at least 1.")
             checked(name, number, whole(1, 100_000))
         if len(set(numbers)) < len(numbers):
-            raise InputError(f"{name} is {','.join(map(str, numbers))}; every number must stand there once.")
+            raise InputError(f"{name} is {','.join(map(str, numbers))}; every number must be given only once.")
     return [Setting(int(k), int(t)) for t in threads for k in workers]
 
 
@@ -101,10 +101,10 @@ def prepare_measured_job(
     settings: Sequence[Setting],
     mode: str,
 ) -> MeasuredJob:
-    """The job that the arguments of ``scale`` describe, with room for all the settings.
+    """Return the job that the arguments of ``scale`` describe, with enough workers for all settings.
 
     Raises:
-        InputError: something given cannot be used, or a setting cannot be measured.
+        InputError: An argument is invalid, or a setting cannot be measured.
     """
     checked("mode", mode, choice(*MODES))
     most = max(setting.workers for setting in settings)
@@ -113,13 +113,13 @@ def prepare_measured_job(
     objective = job.objective
     if not objective.thread_safe and any(setting.threads > 1 for setting in settings):
         raise InputError(
-            "threads is more than 1, but whole loss functions are evaluated by one thread a worker; leave it out."
+            "threads is more than 1, but each worker evaluates whole loss functions with one thread; leave it out."
         )
     costs = objective.expected_costs(job.batch_at(1))
     if most > len(costs):
         raise InputError(
             f"workers holds {most:,}, but the {objective.n_params:,} parameters are cut into {len(costs):,} tiles; "
-            "it must not be more, as some would have nothing to do."
+            "it must not be more, as some workers would have nothing to do."
         )
     if mode == "weak":
         job = _with_growing_batches(job, settings)
@@ -127,7 +127,7 @@ def prepare_measured_job(
 
 
 def _with_growing_batches(job: Job, settings: Sequence[Setting]) -> Job:
-    """The same job with a batch for each number of workers: that multiple of the batch size."""
+    """Return the job with a batch for each number of workers: that multiple of the batch size."""
     sources = {}
     for n_workers in sorted({setting.workers for setting in settings}):
         config = replace(job.config, batch_size=job.config.batch_size * n_workers)
@@ -143,19 +143,20 @@ def measure_scaling(
     missing: Sequence[tuple[int, Setting]],
     n_steps: int,
     warmup: int,
-    on_start: Callable[[ClusterNodes], None] = lambda place: None,
+    on_start: Callable[[ClusterNodes], None] = lambda nodes: None,
 ) -> Iterator[Measurement]:
-    """Measure settings in the order given, each with the number of its repeat.
+    """Measure settings in the given order.
 
     Args:
-        work: what is computed.
-        missing: repeats and settings.
-        n_steps: of each measurement, after ``warmup`` others.
-        on_start: is told where the workers are.
+        work: The job to measure.
+        missing: Number of the repeat and setting of each measurement.
+        n_steps: Steps of each measurement.
+        warmup: Steps before each measurement that are not measured.
+        on_start: Called with the nodes of the workers when they are ready.
 
     Raises:
-        InputError: the workers cannot be had.
-        TrainingError: workers are lost again and again.
+        InputError: The workers cannot be started.
+        TrainingError: Workers are lost repeatedly.
     """
     lost: list[Event] = []
 
@@ -166,7 +167,7 @@ def measure_scaling(
 
     with open_pool(work.job, on_event=on_event) as pool:
         assert isinstance(pool, RayPool)
-        on_start(_place_of(pool))
+        on_start(_nodes_of(pool))
         for repeat, setting in missing:
             for _ in range(_MOST_LOSSES):
                 lost.clear()
@@ -182,7 +183,7 @@ def measure_scaling(
 def _measured(
     work: MeasuredJob, pool: RayPool, setting: Setting, repeat: int, n_steps: int, warmup: int
 ) -> Measurement:
-    """Measure some steps from the initial state on."""
+    """Measure one setting, starting from the initial state."""
     pool.use(setting.workers, setting.threads, setting.workers if work.mode == "weak" else None)
     rows: list[dict[str, float]] = []
     state = work.job.initial
@@ -210,7 +211,7 @@ def _measured(
     )
 
 
-def _place_of(pool: RayPool) -> ClusterNodes:
+def _nodes_of(pool: RayPool) -> ClusterNodes:
     return ClusterNodes(_asked_over(pool), tuple(pool.node_cpus()), len(pool.node_cpus(used=True)))
 
 
@@ -219,7 +220,7 @@ def _asked_over(pool: RayPool) -> str:
 
 
 def _seconds_of(step: Step, step_s: float) -> dict[str, float]:
-    """The quantities of ``Measurement`` for one step."""
+    """Return the quantities of ``Measurement`` for one step."""
     timings = step.timings
     row = {
         "broadcast_s": timings.broadcast_s,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from math import inf
 from typing import Any, NamedTuple
 
 __all__ = ["MODES", "NOT_FOR_SCALE", "PARTS", "ClusterNodes", "Measurement", "Setting"]
@@ -11,15 +12,18 @@ __all__ = ["MODES", "NOT_FOR_SCALE", "PARTS", "ClusterNodes", "Measurement", "Se
 MODES = ("strong", "weak")
 ASKED_OVER = ("sockets", "Ray")
 
-PARTS = ("broadcast_s", "dispatch_s", "compute_s", "gather_s", "update_s", "other_s")
-"""What the time of a step is made of; see ``Measurement``."""
+NOT_FOR_SCALE = ("workers", "threads_per_worker", "steps", "on_nonfinite")
+"""Fields of a configuration that ``scale`` sets itself."""
 
-# Cores that are busy for so much of the time are the limit.
+PARTS = ("broadcast_s", "dispatch_s", "compute_s", "gather_s", "update_s", "other_s")
+"""The parts of a step's time; see ``Measurement``."""
+
+# Cores that are busy for this fraction of the time limit the speed.
 _SATURATED = 0.75
 
 
 class Setting(NamedTuple):
-    """What is varied."""
+    """A number of workers, each with a number of threads."""
 
     workers: int
     threads: int
@@ -33,12 +37,12 @@ class Setting(NamedTuple):
 
 
 class ClusterNodes(NamedTuple):
-    """Where workers are.
+    """The nodes that the workers run on.
 
     Attributes:
-        asked_over: of ``ASKED_OVER``.
-        node_cpus: of every node that there is, the most first.
-        n_nodes: with workers.
+        asked_over: How workers get their tasks, one of ``ASKED_OVER``.
+        node_cpus: CPUs of every node of the cluster, in descending order.
+        n_nodes: Number of nodes with workers.
     """
 
     asked_over: str
@@ -51,25 +55,28 @@ class Measurement:
     """One measurement of one setting: medians over its steps.
 
     Attributes:
-        mode: ``"strong"``, the same work for all, or ``"weak"``, a batch that grows with the workers.
-        workers, threads, nodes: that took part.
-        repeat: its number, from 1.
-        steps, warmup: that were measured, and others before them.
-        step_s: seconds of a step, from one update to the next.
-        broadcast_s: of that, the driver lays out the parameters.
-        dispatch_s: it asks each worker for its shard.
-        compute_s: the slowest worker computes.
-        gather_s: answers come in, and what the driver waits, or plans the next step, beside computing; below 0
-            where workers compute while others are still being asked.
-        update_s: the gradient is checked and applied.
-        other_s: all the rest.
-        mean_compute_s: what a worker computes on average.
-        balance: the slowest worker over the average.
-        planned_balance: the same as it was planned, from the costs of the tiles.
-        busy: the share of a worker's computing in which its cores were busy; in the rest it waited.
-        cores: that there were for them, on these nodes.
-        asked_over: ``"sockets"`` of this machine, or ``"Ray"``, by calls of it, which take longer.
-        params_sha256: of the parameters after the last step.
+        mode: ``"strong"``, the same work for all settings, or ``"weak"``, a batch that grows with the workers.
+        workers, threads, nodes: Number of workers, threads of each, and nodes used.
+        repeat: Number of the repeat, from 1.
+        steps: Steps measured.
+        warmup: Steps before them that were not measured.
+        step_s: Seconds of a step, from one update to the next.
+        broadcast_s: Part of it in which the driver publishes the parameters.
+        dispatch_s: Part in which the driver sends the workers their tasks.
+        compute_s: Part in which the slowest worker computes.
+        gather_s: Part in which the driver waits for answers or plans the next step, apart from computing.
+            Negative if workers compute while tasks are still being sent to others.
+        update_s: Part in which the gradient is checked and applied.
+        other_s: The rest of the step.
+        mean_compute_s: Mean computing time of the workers.
+        balance: Computing time of the slowest worker, relative to the mean.
+        planned_balance: The same as planned, from the costs of the tiles.
+        busy: Fraction of a worker's computing time in which its cores were busy.
+        cores: Number of cores of the nodes used.
+        asked_over: How workers get their tasks: over ``"sockets"`` of this machine, or by calls of
+            ``"Ray"``, which take longer.
+        params_sha256: Checksum of the parameters after the last step.
+        measured_at: Time of the measurement, ISO 8601, UTC.
     """
 
     mode: str
@@ -97,9 +104,9 @@ class Measurement:
 
     @property
     def oversubscribed(self) -> bool:
-        """Whether there were more threads than cores, and these were busy: the threads waited for each other."""
-        asked = self.workers * self.threads
-        return asked > self.cores and asked * self.busy > _SATURATED * self.cores
+        """Whether there were more busy threads than cores, so that threads waited for each other."""
+        n_threads = self.workers * self.threads
+        return n_threads > self.cores and n_threads * self.busy > _SATURATED * self.cores
 
     @property
     def setting(self) -> Setting:
@@ -109,31 +116,28 @@ class Measurement:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Measurement:
-        """What ``to_dict`` gave.
+    def from_dict(cls, row: Mapping[str, Any]) -> Measurement:
+        """Return the measurement that ``to_dict`` was called on.
 
         Raises:
-            ValueError: it is something else.
+            ValueError: A value is missing or cannot be right.
         """
-        kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
-        found: dict[str, Any] = {}
-        for item in fields(cls):
-            value = values.get(item.name)
-            if not isinstance(value, kinds[str(item.type)]) or (isinstance(value, bool) and item.type != "bool"):
-                raise ValueError(f"{item.name} is {value!r:.40}")
-            found[item.name] = value
+        types: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
+        values: dict[str, Any] = {}
+
+        def refuse_unless(possible: bool, name: str) -> None:
+            if not possible:
+                raise ValueError(f"{name} is {row.get(name)!r:.40}")
+
+        for field in fields(cls):
+            value = values[field.name] = row.get(field.name)
+            refuse_unless(isinstance(value, types[str(field.type)]) and not isinstance(value, bool), field.name)
         for name in ("workers", "threads", "nodes", "repeat", "steps", "cores", "step_s"):
-            if not 0 < found[name] < float("inf"):
-                raise ValueError(f"{name} is {found[name]!r:.40}")
-        differences = ("gather_s", "other_s")
+            refuse_unless(0 < values[name] < inf, name)
         for name in (*PARTS, "warmup", "mean_compute_s", "balance", "planned_balance", "busy"):
-            if not (-float("inf") if name in differences else 0) <= found[name] < float("inf"):
-                raise ValueError(f"{name} is {found[name]!r:.40}")
+            # These are differences, and may be negative.
+            lowest = -inf if name in ("gather_s", "other_s") else 0
+            refuse_unless(lowest <= values[name] < inf, name)
         for name, allowed in (("mode", MODES), ("asked_over", ASKED_OVER)):
-            if found[name] not in allowed:
-                raise ValueError(f"{name} is {found[name]!r:.40}")
-        return cls(**found)
-
-
-NOT_FOR_SCALE = ("workers", "threads_per_worker", "steps", "on_nonfinite")
-"""Fields of a configuration that ``scale`` sets by itself."""
+            refuse_unless(values[name] in allowed, name)
+        return cls(**values)

@@ -1,4 +1,4 @@
-"""The result of a scaling experiment."""
+"""Result of a scaling experiment."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ __all__ = ["ScalingResult"]
 
 @dataclass(frozen=True)
 class ScalingResult:
-    """What came of a scaling experiment.
+    """Result of a scaling experiment.
 
     Attributes:
-        measurements: all of them, those of earlier calls in the same folder too.
-        summaries: of each setting, by its cores.
-        model: of a step's parts; None if it cannot be fitted, and ``no_model`` says why.
-        forecasts: for the numbers of workers that were asked for.
-        simulated_s: seconds of a step of each of them, played through by the simulator; empty in weak scaling.
-        assumptions: of the model and the forecasts.
-        laws: Amdahl's and the universal scalability law, fitted to the same steps.
-        notes: what is to be known of these measurements.
-        folder: where it is kept, or None.
+        measurements: All measurements, including those of earlier calls with the same folder.
+        summaries: Summary of each setting, ordered by cores.
+        model: Model of the parts of a step; None if it cannot be fitted.
+        no_model: Why the model cannot be fitted; empty if there is one.
+        forecasts: Forecasts for the requested numbers of workers.
+        simulated_s: Simulated seconds of a step for each forecast; empty in weak scaling.
+        assumptions: Assumptions of the model and the forecasts.
+        laws: Amdahl's law and the universal scalability law, fitted to the same steps.
+        notes: Limitations of these measurements.
+        folder: Folder of the experiment, or None.
     """
 
     measurements: list[Measurement] = field(repr=False)
@@ -41,8 +42,8 @@ class ScalingResult:
     folder: Path | None
 
     def to_dict(self) -> dict[str, Any]:
-        """As it stands in ``scaling.json``."""
-        found: dict[str, Any] = {
+        """Return the result without its measurements, as in ``scaling.json``."""
+        values: dict[str, Any] = {
             "summaries": [one.to_dict() for one in self.summaries],
             "laws": self.laws,
             "forecasts": [one.to_dict() for one in self.forecasts],
@@ -51,9 +52,9 @@ class ScalingResult:
             "notes": self.notes,
         }
         if self.model is None:
-            return found | {"no_model": self.no_model}
+            return values | {"no_model": self.no_model}
         bottleneck = self.model.bottleneck()
-        found["model"] = {
+        values["model"] = {
             "coefficients": explained(self.model.coefficients),
             "fitted_on_workers": list(self.model.measured),
             "threads": self.model.threads,
@@ -62,10 +63,14 @@ class ScalingResult:
             "worst_error": self.model.worst_error,
             "bottleneck": None if bottleneck is None else {"workers": bottleneck[0], "part": bottleneck[1]},
         }
-        return found
+        return values
 
     def plot(self, path: str | Path) -> None:
-        """Draw speed-up, efficiency, where a step's time goes, and balance; PNG, SVG or PDF by the file's name."""
+        """Plot speed-up, efficiency, the parts of a step, and balance, to a PNG, SVG or PDF file.
+
+        Raises:
+            InputError: The file cannot be written, or matplotlib is not installed.
+        """
         from distnum.scaling.plots import plot_scaling
 
         plot_scaling(self.summaries, self.model, self.measurements[0].mode, Path(path))

@@ -1,78 +1,46 @@
-"""A simulator of steps on workers that are not at hand: thousands of them, slow links, stragglers, failures.
+"""Simulate steps on numbers of workers that were not measured.
 
-One step after the other is played through, event by event: the driver (or, with a tree, relays below
-it) asks worker after worker, each computes for as long as its shard, chance and misfortune have it,
-answers queue where they are taken one at a time, and what is lost or overdue is handed to those
-who are idle, as ``gathering.py`` does it. The times of the parts come from a ``ScalingModel``.
+A step is simulated event by event: the driver asks one worker after another, each computes its shard
+for a random time, and the driver takes the answers one at a time. Tiles of an overdue worker are
+copied to idle ones, after the same time as in ``workers/ray_pool``. The times of the parts come from
+a ``ScalingModel``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distnum.scaling.model import ScalingModel
+from distnum.workers.ray_pool.deadlines import COPY_FACTOR, COPY_S
 from distnum.workers.tiles import make_shards
 
-__all__ = ["Design", "Misfortune", "System", "simulate"]
+__all__ = ["System", "Times", "queue_end", "recomputed_at", "simulate"]
 
 Times = NDArray[np.float64]
-
-# As in gathering.py: an answer is overdue after so many times what it should take, and so many seconds.
-_COPY_FACTOR, _COPY_S = 2.0, 0.25
-
-
-@dataclass(frozen=True)
-class Misfortune:
-    """What goes wrong.
-
-    Attributes:
-        failures_per_hour: of one worker.
-        detect_s: seconds until a failure is known.
-        straggler_share: of the shards that take longer than they should,
-        straggler_factor: and how many times as long.
-    """
-
-    failures_per_hour: float = 0.0
-    detect_s: float = 1.0
-    straggler_share: float = 0.0
-    straggler_factor: float = 10.0
-
-
-@dataclass(frozen=True)
-class Design:
-    """How the driver and the workers are joined.
-
-    Attributes:
-        fan: workers (or relays) that one sender asks and hears; None for all by the driver.
-        sharded_update: every worker updates its own share of the parameters, and gets the others'
-            from all nodes at once; the driver neither sends parameters nor takes gradients.
-        in_flight: steps that are under way at once; with more than one, gradients are taken at
-            parameters that are as many steps old: another training, not the same bits.
-    """
-
-    fan: int | None = None
-    sharded_update: bool = False
-    in_flight: int = 1
+"""Seconds, shape ``(n_workers,)`` or ``(n_steps,)``."""
 
 
 @dataclass(frozen=True)
 class System:
-    """What a step is made of; seconds, if nothing else is said.
+    """The times that make up a step; all in seconds unless stated otherwise.
 
     Attributes:
-        work_s, repeated_s, jitter_s, ask_s, take_s, fixed_s: of a ``ScalingModel``: shared and repeated
-            computing, its spread, asking one worker, taking one answer, and what does not depend on
-            the workers.
-        costs: of the tiles beside each other, shape ``(n_tiles,)``.
-        groups: of the tiles, as the plan takes them.
-        node_s: of taking the parameters to one more node.
-        answers_s: of all answers on the driver's link, where there are several nodes.
-        latency_s: of one message between nodes.
-        workers_per_node: how many.
+        work_s: Computing that is shared among the workers.
+        repeated_s: Computing that every worker repeats.
+        jitter_s: Standard deviation of a worker's computing time.
+        ask_s: Asking one worker.
+        take_s: Taking one answer.
+        fixed_s: Everything that does not depend on the number of workers.
+        costs: Relative costs of the tiles, shape ``(n_tiles,)``.
+        groups: Group number of each tile, as ``make_shards`` takes them.
+        node_s: Sending the parameters to one further node.
+        answers_s: Sending all answers over the driver's link, if there are several nodes.
+        latency_s: Latency of one message between nodes.
+        workers_per_node: Number of workers on each node.
     """
 
     work_s: float
@@ -95,7 +63,7 @@ class System:
         costs: NDArray[np.float64],
         groups: NDArray[np.int64] | None = None,
     ) -> System:
-        """The system that a model of strong scaling was fitted on."""
+        """Return the system that a model of strong scaling describes."""
         c = {name: float(draws[0]) for name, draws in model.coefficients.items()}
         return cls(
             work_s=c["work_s"],
@@ -107,121 +75,73 @@ class System:
             costs=costs,
             groups=groups,
             node_s=c["node_s"],
-            # Where nodes were measured, they are in what taking one took.
+            # If several nodes were measured, the measured time of a node includes its answers.
             answers_s=c["node_s"] if model.n_nodes == 1 else 0.0,
             workers_per_node=model.workers_per_node,
         )
 
     def shares(self, n_workers: int) -> Times:
-        """Of the work, for each worker, as the plan gives it."""
+        """Return each worker's fraction of the work, as the tiles are shared; shape ``(n_workers,)``."""
         shards = make_shards(self.costs, n_workers, self.groups)
         return np.array([self.costs[shard].sum() for shard in shards]) / self.costs.sum()
 
 
-def simulate(
-    system: System,
-    n_workers: int,
-    n_steps: int = 20,
-    design: Design | None = None,
-    misfortune: Misfortune | None = None,
-    seed: int = 0,
-) -> Times:
-    """Seconds of each of so many steps.
+def simulate(system: System, n_workers: int, n_steps: int = 20, seed: int = 0) -> Times:
+    """Return the seconds of each simulated step, shape ``(n_steps,)``.
 
     Args:
-        system: what a step is made of.
-        n_workers: how many share it.
-        n_steps: to play through.
-        design: how driver and workers are joined; by default as they are.
-        misfortune: what goes wrong; by default nothing does.
-        seed: of the chances.
+        system: Times of the parts of a step.
+        n_workers: Number of workers that share the work.
+        n_steps: Number of steps to simulate.
+        seed: Seed of the random computing times.
     """
-    design = design if design is not None else Design()
-    misfortune = misfortune if misfortune is not None else Misfortune()
     rng = np.random.default_rng(seed)
     shares = system.shares(n_workers)
-    seconds = np.array([_one_step(system, shares, design, misfortune, rng) for _ in range(n_steps)])
-    if design.in_flight == 1:
-        return seconds.sum(axis=1)
-    # What the driver does is done for one step at a time; all else overlaps.
-    waiting, driver = seconds.T
-    return np.maximum(driver, (waiting + driver) / design.in_flight)
+    return np.array([_step_s(system, shares, rng) for _ in range(n_steps)])
 
 
-def _one_step(
-    system: System, shares: Times, design: Design, misfortune: Misfortune, rng: np.random.Generator
-) -> tuple[float, float]:
-    """Seconds in which the driver waits, and in which it is busy."""
+def _step_s(system: System, shares: Times, rng: np.random.Generator) -> float:
+    """Return the seconds of one step."""
     k = len(shares)
     n_nodes = ceil(k / system.workers_per_node)
     latency_s = system.latency_s if n_nodes > 1 else 0.0
-    if n_nodes == 1:
-        laid_out_s = 0.0
-    elif design.sharded_update:
-        laid_out_s = system.node_s  # each node sends its share to all, and hears the others, at once
-    elif design.fan is None:
-        laid_out_s = system.node_s * (n_nodes - 1)
-    else:
-        laid_out_s = system.node_s * min(design.fan, n_nodes - 1) * _depth(n_nodes, design.fan)
+    transfer_s = system.answers_s / k if n_nodes > 1 else 0.0
+    asked = system.node_s * (n_nodes - 1) + system.ask_s * np.arange(1.0, k + 1) + latency_s
     expected = system.repeated_s + system.work_s * shares
-    compute = np.maximum(expected + system.jitter_s * rng.standard_normal(k), 0)
-    late = rng.random(k) < misfortune.straggler_share
-    compute = np.where(late, compute * misfortune.straggler_factor, compute)
-    asked = laid_out_s + _asked(k, design.fan, system.ask_s, latency_s)
-    arrived = asked + compute + latency_s
-    rate = misfortune.failures_per_hour / 3600
-    failed = rng.random(k) < -np.expm1(-rate * compute)
-    died = asked + compute * rng.random(k)
-    overdue = asked + _COPY_FACTOR * expected + _COPY_S
-    # Whoever is idle by then shares what is lost or overdue.
-    for worker in np.flatnonzero(failed | (arrived > overdue)).tolist():
-        known = died[worker] + misfortune.detect_s if failed[worker] else overdue[worker]
-        others = np.delete(arrived, worker)[~np.delete(failed, worker)]
-        n_idle = max(1, int(np.count_nonzero(others <= known)))
-        begun = max(known, float(others.min())) if len(others) else known + misfortune.detect_s
-        n_parts = min(n_idle, max(1, round(shares[worker] * len(system.costs))))
-        taken = begun + n_parts * system.ask_s + system.repeated_s + system.work_s * shares[worker] / n_parts
-        again = taken + 2 * latency_s
-        arrived[worker] = again if failed[worker] else min(arrived[worker], again)
-    transfer_s = 0.0 if design.sharded_update or n_nodes == 1 else system.answers_s / k
-    done = _taken(arrived, design.fan, system.take_s, transfer_s, latency_s)
-    busy = system.fixed_s + (min(design.fan or k, k)) * (system.ask_s + system.take_s)
-    return max(0.0, done + system.fixed_s - busy), busy
+    arrived = asked + np.maximum(expected + system.jitter_s * rng.standard_normal(k), 0) + latency_s
+    # benchmarks/simulation.py draws these for stragglers and failures: both give the same steps for a seed.
+    rng.random((3, k))
+    overdue = asked + COPY_FACTOR * expected + COPY_S
+    for worker in np.flatnonzero(arrived > overdue).tolist():
+        others = np.delete(arrived, worker)
+        copied = recomputed_at(system, shares[worker], overdue[worker], others, latency_s)
+        arrived[worker] = min(arrived[worker], copied)
+    driver_s = system.fixed_s + k * (system.ask_s + system.take_s)
+    return max(driver_s, queue_end(arrived, system.take_s + transfer_s) + system.fixed_s)
 
 
-def _depth(k: int, fan: int) -> int:
-    """Levels of a tree below the driver."""
-    depth, reach = 1, fan
-    while reach < k:
-        depth, reach = depth + 1, reach * fan
-    return depth
+def recomputed_at(
+    system: System, share: float, known: float, others: Times, latency_s: float, alone_s: float = inf
+) -> float:
+    """Return when the idle workers have computed a missing or overdue shard.
+
+    Args:
+        system: Times of the parts of a step.
+        share: The shard's fraction of the work.
+        known: When the shard is known to be missing or overdue.
+        others: When the answers of the other workers arrive.
+        latency_s: Latency of one message.
+        alone_s: Delay until the shard is computed again if there are no other workers.
+    """
+    n_idle = max(1, int(np.count_nonzero(others <= known)))
+    start = max(known, float(others.min())) if len(others) else known + alone_s
+    n_parts = min(n_idle, max(1, round(share * len(system.costs))))
+    computed = start + n_parts * system.ask_s + system.repeated_s + system.work_s * share / n_parts
+    return computed + 2 * latency_s
 
 
-def _asked(k: int, fan: int | None, ask_s: float, latency_s: float) -> Times:
-    """When each worker has been asked: one after the other, by the driver or by the relays of a tree."""
-    if fan is None or fan >= k:
-        return ask_s * np.arange(1.0, k + 1) + latency_s
-    places = np.arange(k)
-    asked = np.zeros(k, np.float64)
-    for _ in range(_depth(k, fan)):
-        asked += ask_s * (places % fan + 1) + latency_s
-        places = places // fan
-    return asked
-
-
-def _taken(arrived: Times, fan: int | None, take_s: float, transfer_s: float, latency_s: float) -> float:
-    """When the last answer has been taken: one after the other, as they come, at each relay and at the driver."""
-    level, each_s = arrived, take_s + transfer_s
-    if fan is not None:
-        while len(level) > fan:
-            groups = [level[i : i + fan] for i in range(0, len(level), fan)]
-            level = np.array([_queued(group, each_s) for group in groups]) + latency_s
-            each_s = take_s + fan * (each_s - take_s)  # a relay's answer is as long as all that it has heard
-    return _queued(level, each_s)
-
-
-def _queued(arrived: Times, each_s: float) -> float:
-    """When the last of some arrivals has been served, one at a time (D. V. Lindley 1952)."""
+def queue_end(arrived: Times, each_s: float) -> float:
+    """Return when the last arrival has been served, one at a time, ``each_s`` each (D. V. Lindley 1952)."""
     arrived = np.sort(arrived)
     served = each_s * np.arange(1, len(arrived) + 1)
     return float((np.maximum.accumulate(arrived - served + each_s) + served)[-1])

@@ -1,1 +1,1 @@
-"""Faults injected into real runs, which must end with the bits of an undisturbed one."""
+"""Inject faults into real runs, which must end with the same bits as undisturbed runs."""

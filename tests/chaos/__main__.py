@@ -1,12 +1,12 @@
-"""Disturb real runs, and see that they end with the bits of an undisturbed one.
+"""Disturb real runs and check that they end with the same bits as undisturbed runs.
 
     python -m tests.chaos --faults 25
 
-A fault is drawn after every few steps of a run: on this machine workers are killed, stopped
-and paused, the driver is killed (also while it writes) and its run continued, checkpoints are
-torn and flipped, the disk is filled; on a cluster of several raylets nodes are killed and
-added; between network namespaces links are cut and mended. The seed decides which and when.
-Prints a table by kind; ends with 1 at the first lost bit.
+A fault is drawn after every few steps of a run. On this machine: workers are killed, stopped and
+paused; the driver is killed (also while it writes a checkpoint) and its run resumed; checkpoints are
+truncated or get a bit flipped; the disk is filled. On a cluster of several raylets: nodes are killed
+and added. Between network namespaces: links are cut and restored. The seed determines the faults.
+Prints a table by kind of fault; exits with 1 at the first run that ends with different bits.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from pathlib import Path
 from tests.chaos.places import Namespaces, Raylets, SmallDisk
 from tests.chaos.runs import Lost, Run
 
-# More than any run makes before its faults are done.
+# More steps than any run makes before its last fault.
 N_STEPS = 1_000_000
 DISK_BYTES = 12_000_000
 FAULTS_A_RUN = {"machine": 12, "raylets": 6, "namespaces": 4}
-# After the death of a driver everything of its session must be gone within so many seconds.
+# Seconds after the death of a driver within which all processes of its session must end.
 CLEAN_S = 10.0
 
 
 class Chaos:
-    """Injects faults and notes how long it took to recover.
+    """Injects faults and records the recovery times.
 
     Args:
-        seed: decides what happens when.
-        folder: for the runs.
+        seed: Seed of the kinds and times of the faults.
+        folder: Folder for the runs.
     """
 
     def __init__(self, seed: int, folder: Path) -> None:
@@ -49,30 +49,30 @@ class Chaos:
         self.seconds: dict[str, list[float]] = {}
 
     def expected(self, n_steps: int) -> str:
-        """The checksum that so many undisturbed steps end with."""
+        """Return the checksum after ``n_steps`` undisturbed steps."""
         return Run(self._folder / f"undisturbed-{self.n_runs}", n_steps, "0").to_end()
 
-    def _recovered(self, kind: str, began: float) -> None:
-        self.seconds.setdefault(kind, []).append(time.monotonic() - began)
+    def _recovered(self, kind: str, started: float) -> None:
+        self.seconds.setdefault(kind, []).append(time.monotonic() - started)
         print(f"  {kind:<28} recovered after {self.seconds[kind][-1]:5.2f} s", flush=True)
 
     def _check(self, run: Run) -> None:
-        found = run.finish()
+        sha256 = run.finish()
         expected = self.expected(run.step)
-        if found != expected:
-            raise Lost(f"{run.folder} ended with {found} after {run.step} steps, not {expected}")
+        if sha256 != expected:
+            raise Lost(f"{run.folder} ended with {sha256} after {run.step} steps, not {expected}")
         left = list(run.folder.rglob("*.part")) + list(run.folder.rglob("unfinished"))
         if left:
-            raise Lost(f"left behind: {left}")
+            raise Lost(f"files left behind: {left}")
 
     # --- on this machine ------------------------------------------------------------
 
     def on_machine(self, n_faults: int) -> None:
-        """A run on a Ray session of its own."""
+        """Disturb a run on its own Ray session."""
         self.n_runs += 1
         disk = SmallDisk(self._folder / f"disk-{self.n_runs}", DISK_BYTES)
         kinds: list[Callable[[Run], str]] = [self._kill_worker, self._stop_worker, self._pause_worker]
-        kinds += [self._kill_driver, self._kill_driver_while_it_writes, self._tear, self._flip]
+        kinds += [self._kill_driver, self._kill_driver_while_it_writes, self._truncate, self._flip]
         if disk.small:
             kinds.append(lambda run: self._fill(run, disk))
         try:
@@ -87,18 +87,18 @@ class Chaos:
 
     def _inject(self, fault: Callable[[Run], str], run: Run) -> None:
         run.skip()
-        began = time.monotonic()
+        started = time.monotonic()
         kind = fault(run)
-        # The first step may have been under way. What a run that has ended meanwhile met is no fault to it.
+        # The first step may have started before the fault. If the run has ended meanwhile, the fault does not count.
         if kind and run.wait_step(2):
-            self._recovered(kind, began)
+            self._recovered(kind, started)
 
-    def _a_worker(self, run: Run) -> int | None:
+    def _random_worker(self, run: Run) -> int | None:
         pids = run.worker_pids()
         return self._random.choice(pids) if pids else None
 
     def _signal_worker(self, run: Run, number: int) -> int | None:
-        pid = self._a_worker(run)
+        pid = self._random_worker(run)
         if pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
@@ -119,17 +119,17 @@ class Chaos:
             os.kill(pid, signal.SIGCONT)
         return "worker paused"
 
-    def _kill_driver(self, run: Run, kind: str = "driver killed", spoil: Callable[[Run], None] | None = None) -> str:
+    def _kill_driver(self, run: Run, kind: str = "driver killed", damage: Callable[[Run], None] | None = None) -> str:
         pids = run.worker_pids()
         time.sleep(self._random.uniform(0, 0.05))
         run.kill()
         deadline = time.monotonic() + CLEAN_S
         while any(Path(f"/proc/{pid}").exists() for pid in pids):
             if time.monotonic() > deadline:
-                raise Lost(f"{CLEAN_S:g} s after its driver was killed, a worker is there still")
+                raise Lost(f"{CLEAN_S:g} s after its driver was killed, a worker is still running")
             time.sleep(0.02)
-        if spoil is not None:
-            spoil(run)
+        if damage is not None:
+            damage(run)
         run.begin()
         return kind
 
@@ -139,18 +139,18 @@ class Chaos:
         while max((run.folder / "checkpoints").glob("step-*"), default=None) == newest:
             if time.monotonic() > deadline or run.process.poll() is not None:
                 return ""
-        return self._kill_driver(run, "driver killed as it wrote")
+        return self._kill_driver(run, "driver killed while writing")
 
     def _newest(self, run: Run) -> Path | None:
         return max((run.folder / "checkpoints").glob("step-*"), default=None)
 
-    def _tear(self, run: Run) -> str:
-        def tear(run: Run) -> None:
+    def _truncate(self, run: Run) -> str:
+        def truncate(run: Run) -> None:
             if path := self._newest(run):
                 content = path.read_bytes()
                 path.write_bytes(content[: self._random.randrange(len(content))])
 
-        return self._kill_driver(run, "checkpoint torn", tear) if self._enough(run) else ""
+        return self._kill_driver(run, "checkpoint truncated", truncate) if self._has_several_checkpoints(run) else ""
 
     def _flip(self, run: Run) -> str:
         def flip(run: Run) -> None:
@@ -159,15 +159,15 @@ class Chaos:
                 content[self._random.randrange(len(content))] ^= 1 << self._random.randrange(8)
                 path.write_bytes(bytes(content))
 
-        return self._kill_driver(run, "checkpoint flipped", flip) if self._enough(run) else ""
+        return self._kill_driver(run, "checkpoint flipped", flip) if self._has_several_checkpoints(run) else ""
 
-    def _enough(self, run: Run) -> bool:
-        """Whether there are checkpoints to go back to when the newest is spoiled."""
+    def _has_several_checkpoints(self, run: Run) -> bool:
+        """Return whether an intact checkpoint is left if the newest is damaged."""
         return len(list((run.folder / "checkpoints").glob("step-*"))) > 1
 
     def _fill(self, run: Run, disk: SmallDisk) -> str:
         disk.fill()
-        while run.wait_step():  # until it cannot write
+        while run.wait_step():  # until it fails to write
             pass
         disk.free()
         if run.sha256:
@@ -180,10 +180,10 @@ class Chaos:
     # --- on a cluster ---------------------------------------------------------------
 
     def on_cluster(self, place: str, n_faults: int) -> None:
-        """A run on nodes that come and go."""
+        """Disturb a run on a cluster whose nodes come and go."""
         self.n_runs += 1
         cluster: Raylets | Namespaces = Raylets() if place == "raylets" else Namespaces()
-        lost, added = ("node killed", "node added") if place == "raylets" else ("link cut", "link mended, node anew")
+        lost, added = ("node killed", "node added") if place == "raylets" else ("link cut", "link restored, new node")
         try:
             folder = self._folder / f"cluster-{self.n_runs}"
             run = Run(folder, N_STEPS, "1:3", cluster.address, cluster.prefix, cluster.environment)
@@ -205,13 +205,13 @@ class Chaos:
             cluster.close()
 
     def _wait_for_workers(self, run: Run, n: int) -> None:
-        """Wait until so many are at work, so that losing a node means something."""
+        """Wait until ``n`` workers run, so that a lost node makes a difference."""
         deadline = time.monotonic() + CLEAN_S
         while len(run.worker_pids()) < n and time.monotonic() < deadline and run.wait_step():
             pass
 
     def table(self) -> str:
-        """By kind: how many, and how long it took from the fault to the next step done."""
+        """Return a table of the faults by kind, with the seconds to the next finished step."""
         lines = ["| fault | injected | survived | seconds to recover, median | worst |", "|---|---|---|---|---|"]
         for kind, seconds in sorted(self.seconds.items()):
             n = len(seconds)
@@ -222,15 +222,15 @@ class Chaos:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__.splitlines()[0])
-    parser.add_argument("--faults", type=int, default=25)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--places", default="machine,raylets,namespaces")
+    parser.add_argument("--faults", type=int, default=25, help="number of faults (default: 25)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the faults (default: 0)")
+    parser.add_argument("--places", default="machine,raylets,namespaces", help="where, separated by commas")
     options = parser.parse_args()
     places = options.places.split(",")
     if "namespaces" in places and (os.geteuid() != 0 or not Path("/usr/sbin/ip").exists()):
-        print("network namespaces are left out: they need root, and ip of iproute2")
+        print("network namespaces are skipped: they need root and the ip command of iproute2")
         places.remove("namespaces")
-    # Runs elsewhere take longer to set up.
+    # Runs on clusters take longer to set up, so there are fewer of them.
     schedule = [place for place in ("machine", "raylets", "machine", "namespaces", "machine") if place in places]
     with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as folder:
         chaos = Chaos(options.seed, Path(folder))

@@ -1,4 +1,4 @@
-"""Where the disturbed runs take place: this machine, several raylets on it, several network namespaces on it."""
+"""Clusters and disks for the disturbed runs: raylets and network namespaces on this machine, a small disk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-# As a cluster's head would be started where nodes are known to be lost: found in 3 s instead of 14.
+# Ray then detects a lost node after 3 s instead of 14 s.
 QUICK_CHECKS = {
     "RAY_health_check_initial_delay_ms": "0",
     "RAY_health_check_period_ms": "1000",
@@ -24,7 +24,7 @@ OPEN = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_GRACEF
 
 
 class Raylets:
-    """A head and two more nodes as processes of this machine."""
+    """A head and two further nodes as processes of this machine."""
 
     prefix: tuple[str, ...] = ()
 
@@ -38,14 +38,14 @@ class Raylets:
         self.environment = QUICK_CHECKS | OPEN
 
     def lose_node(self) -> bool:
-        """Kill a node's raylet; its workers end with it. Returns False if only the head is left."""
+        """Kill a node's raylet, which ends its workers. Return False if only the head is left."""
         if not self._nodes:
             return False
         self._cluster.remove_node(self._nodes.pop(), allow_graceful=False)
         return True
 
     def add_node(self) -> bool:
-        """Let a new node join."""
+        """Start a new node. Return False if there are three already."""
         if len(self._nodes) >= 3:
             return False
         self._nodes.append(self._cluster.add_node(num_cpus=1))
@@ -56,7 +56,7 @@ class Raylets:
 
 
 class Namespaces:
-    """A head and two more nodes with addresses of their own, joined by links that can be cut. Needs root."""
+    """A head and two further nodes in network namespaces, whose links can be cut. Needs root."""
 
     def __init__(self) -> None:
         self._mark = f"dn{os.getpid() % 10_000}"
@@ -111,30 +111,30 @@ class Namespaces:
             probe = ["ip", "netns", "exec", self._name(1), "ss", "-ltnH", "sport", "=", "6379"]
             while not subprocess.run(probe, capture_output=True, check=True).stdout:
                 if time.monotonic() > deadline:
-                    raise TimeoutError(f"the head does not start; see {log.name}")
+                    raise TimeoutError(f"the head did not start; see {log.name}")
                 time.sleep(0.1)
 
     def _end(self, number: int) -> None:
-        """End every process in a namespace."""
-        found = subprocess.run(["ip", "netns", "pids", self._name(number)], capture_output=True, text=True, check=False)
-        for pid in found.stdout.split():
+        """Kill every process in a namespace."""
+        pids = subprocess.run(["ip", "netns", "pids", self._name(number)], capture_output=True, text=True, check=False)
+        for pid in pids.stdout.split():
             with contextlib.suppress(OSError):
                 os.kill(int(pid), signal.SIGKILL)
         if number in self._started:
             self._started.pop(number).wait()
 
     def lose_node(self) -> bool:
-        """Cut a node's link. Returns False if only the head is left."""
-        whole = {2, 3} - set(self._cut)
-        if not whole:
+        """Cut a node's link. Return False if only the head is left."""
+        connected = {2, 3} - set(self._cut)
+        if not connected:
             return False
-        number = min(whole)
+        number = min(connected)
         self._ip("link", "set", self._link(number), "down")
         self._cut.append(number)
         return True
 
     def add_node(self) -> bool:
-        """Mend a link that was cut, and start the node behind it anew."""
+        """Restore a cut link and restart its node. Return False if no link is cut."""
         if not self._cut:
             return False
         cut = self._cut.pop(0)
@@ -153,7 +153,7 @@ class Namespaces:
 
 
 class SmallDisk:
-    """A folder with room for little, on a file system in memory where that may be mounted."""
+    """A folder on a small file system in memory, if that can be mounted; else an ordinary folder."""
 
     def __init__(self, folder: Path, n_bytes: int) -> None:
         self.folder = folder
@@ -162,13 +162,13 @@ class SmallDisk:
         self.small = subprocess.run(mount, capture_output=True, check=False).returncode == 0
 
     def fill(self) -> None:
-        """Leave no room."""
+        """Fill the disk."""
         with contextlib.suppress(OSError), (self.folder / "filler").open("wb", buffering=0) as file:
             while True:
                 file.write(b"x" * 4096)
 
     def free(self) -> None:
-        """Make room again."""
+        """Free the disk."""
         (self.folder / "filler").unlink(missing_ok=True)
 
     def close(self) -> None:

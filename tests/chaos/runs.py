@@ -1,4 +1,4 @@
-"""A run as the chaos sees it: a process to be disturbed, its steps as they come, its workers."""
+"""A run that is disturbed: its process, its steps and its workers."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# Nothing takes so long; whatever does is hung, which is as bad as a lost bit.
+# A run without a step for this long hangs.
 DEADLINE_S = 180.0
-
-
 _MORE_STEPS = 10
 
 
 class Lost(AssertionError):
-    """A run did not go on, or ended with other bits."""
+    """A run stopped, hung, or ended with different bits."""
 
 
 class Run:
-    """A training in a folder, begun and continued as often as needed.
+    """A training in a folder, which is started and resumed any number of times.
 
     Args:
-        folder: of the run.
-        n_steps: after which it ends at the latest.
-        workers, address: where it runs.
-        prefix: of the command, to start it in a network namespace.
+        folder: Folder of the run.
+        n_steps: Step after which it ends at the latest.
+        workers: Number of workers, as for the command line.
+        address: Address of the cluster; empty for a Ray session on this machine.
+        prefix: Prefix of the command, to start it in a network namespace.
+        environment: Environment variables to add.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Run:
         self.begin()
 
     def begin(self) -> None:
-        """Start it, or go on with it."""
+        """Start or resume the run."""
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._ended = False
         self._log = self.folder.parent / f"{self.folder.name}.log"
@@ -78,13 +78,13 @@ class Run:
         lines.put(None)
 
     def skip(self) -> None:
-        """Pass over what has been printed so far."""
+        """Skip the lines that have been printed so far."""
         with contextlib.suppress(queue.Empty):
             while True:
                 self._take(self._lines.get_nowait())
 
     def _take(self, line: str | None) -> bool:
-        """Note a line; returns False if it was the last."""
+        """Process a line. Return False at the end of the output."""
         if line is None:
             self._ended = True
             return False
@@ -94,22 +94,22 @@ class Run:
         return True
 
     def wait_step(self, n: int = 1) -> bool:
-        """Wait for so many more steps; returns False if the run has ended before."""
+        """Wait for ``n`` more steps. Return False if the run ends before."""
         deadline = time.monotonic() + DEADLINE_S
         while n and not self._ended:
             try:
                 line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
-                self.process.send_signal(signal.SIGUSR1)  # so that it says where it is
+                self.process.send_signal(signal.SIGUSR1)  # prints a traceback to its log
                 time.sleep(1)
-                raise Lost(f"no step for {DEADLINE_S:g} s: {self._told()}") from None
+                raise Lost(f"no step for {DEADLINE_S:g} s: {self._log_end()}") from None
             n -= self._take(line) and str(line).strip().isdecimal()
         if self._ended:
             self.process.wait()
         return not n
 
     def worker_pids(self) -> list[int]:
-        """Processes of the workers that are at work."""
+        """Return the process ids of the running workers."""
         working: dict[int, int] = {}
         with contextlib.suppress(OSError):
             for line in (self.folder / "events.jsonl").read_text().splitlines():
@@ -118,23 +118,23 @@ class Run:
                     working[row["worker"]] = row["pid"]
                 if row["event"] == "worker_lost":
                     working.pop(row["worker"], None)
-        return [pid for pid in working.values() if _lives(pid)]
+        return [pid for pid in working.values() if _is_worker(pid)]
 
     def kill(self) -> None:
-        """End the driver as nothing can be caught."""
+        """Kill the driver with SIGKILL."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
     def to_end(self) -> str:
-        """Wait for the end; returns the checksum of the parameters, which are of ``step`` steps."""
+        """Wait for the end. Return the checksum of the parameters after ``step`` steps."""
         while self.wait_step():
             pass
         if self.process.returncode or not self.sha256:
-            raise Lost(f"the run ended with code {self.process.returncode}: {self._told()}")
+            raise Lost(f"the run ended with code {self.process.returncode}: {self._log_end()}")
         return self.sha256
 
     def finish(self) -> str:
-        """Let it end after the next step, and go on to a planned end some steps later; returns the checksum there."""
+        """End the run after the next step, and resume it to a planned end. Return the final checksum."""
         enough = self.folder.with_name(f"{self.folder.name}.enough")
         enough.touch()
         self.to_end()
@@ -142,13 +142,13 @@ class Run:
         self.begin()
         return self.to_end()
 
-    def _told(self) -> str:
-        """The last that it has said on its error stream."""
+    def _log_end(self) -> str:
+        """Return the end of its error output."""
         return self._log.read_text(errors="replace")[-2000:]
 
 
-def _lives(pid: int) -> bool:
-    """Whether it is a worker's process, and runs."""
+def _is_worker(pid: int) -> bool:
+    """Return whether a process is a running worker."""
     with contextlib.suppress(OSError):
         return b"DistnumWorker" in Path(f"/proc/{pid}/cmdline").read_bytes()
     return False

@@ -37,7 +37,7 @@ def test_an_experiment_is_measured_and_resumed(tmp_path: Path, capsys: pytest.Ca
         (["--steps", "none"], "steps is 'none'; it must be a whole number of at least 1"),
         (["--mode", "both"], "mode is 'both'; it must be one of strong, weak"),
         (["--resume"], "resume needs --out DIR"),
-        (["--out", "s3://bucket/x"], "an experiment is kept in a folder, not at a URI"),
+        (["--out", "s3://bucket/x"], "it must be a local folder, not a URI"),
         (["--forecast", "-3"], "forecast is -3"),
         (["--workers-per-node", "0"], "workers_per_node is '0'; it must be a whole number of at least 1"),
         (["--gbit-per-s", "0"], "gbit_per_s is '0'; it must be a finite number above 0"),

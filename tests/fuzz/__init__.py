@@ -1,1 +1,1 @@
-"""Damaged files of every kind that is read: only clear errors come of them."""
+"""Damaged files of every kind that distnum reads must give clear errors."""

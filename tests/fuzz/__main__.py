@@ -2,7 +2,7 @@
 
     python -m tests.fuzz --inputs 100000
 
-Ends with 1 at the first that is met by anything but a clear error, takes long, or takes much memory.
+Exits with 1 at the first file that does not give a clear error, or takes too long or too much memory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from tests.fuzz.readers import fuzz, readers
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__.splitlines()[0])
-    parser.add_argument("--inputs", type=int, default=100_000, help="over all kinds of files")
+    parser.add_argument(
+        "--inputs", type=int, default=100_000, help="number of files, of all kinds together (default: 100000)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     warnings.simplefilter("error")
@@ -27,10 +29,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         kinds = readers(Path(folder))
         for name, reader in kinds.items():
-            began = time.monotonic()
+            started = time.monotonic()
             n = fuzz(name, reader, -(-options.inputs // len(kinds)), Path(folder), options.seed)
             total += n
-            print(f"{name:<12} {n:8,} inputs in {time.monotonic() - began:6.1f} s: clear errors only", flush=True)
+            print(f"{name:<12} {n:8,} inputs in {time.monotonic() - started:6.1f} s: clear errors only", flush=True)
     print(f"{total:,} inputs")
     return 0 if total >= options.inputs else 1
 

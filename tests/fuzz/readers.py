@@ -1,11 +1,13 @@
-"""What is read from disk, files to begin with, and how they are damaged."""
+"""The kinds of files that distnum reads, valid examples of each, and how they are damaged."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import hashlib
 import io
+import re
 import resource
 import tarfile
 import time
@@ -32,7 +34,7 @@ from distnum.training.config import Config, config_of
 
 MOST_BYTES = 2**30
 MOST_S = 10.0
-# Numbers that headers are most often wrong with.
+# Bytes that are often wrong in headers.
 _EDGES = [b"\0", b"\xff", b"\x7f", b"\x80", b"\xff" * 4, b"\x7f\xff\xff\xff", b"\xff" * 8, b"\0" * 8]
 _EDGES += [b"1e999", b"'", b'"']
 
@@ -42,8 +44,8 @@ class Reader:
     """One kind of file.
 
     Attributes:
-        read: reads the bytes of one, in a folder for it.
-        corpus: whole ones.
+        read: Reads the bytes of a file, in a folder for it.
+        corpus: Valid files.
     """
 
     read: Callable[[bytes, Path], object]
@@ -51,7 +53,7 @@ class Reader:
 
 
 def readers(folder: Path) -> dict[str, Reader]:
-    """All kinds of files, from a run in a folder."""
+    """Return all kinds of files, made from a run in the folder."""
     run = folder / "run"
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (12, 3, 3), np.uint8), np.arange(12, dtype=np.uint8) % 3
@@ -87,10 +89,10 @@ def readers(folder: Path) -> dict[str, Reader]:
 
 
 def _scaling(folder: Path) -> bytes:
-    one = Measurement("strong", 1, 1, 1, 1, 2, 1, *[0.25] * 11, 2, "sockets", "ab", "2026-11-25T12:00:00+00:00")
-    made = ScalingFolder(folder / "scaling", {"h": 1})
-    made.add(one, {"cpu": "a processor"})
-    return made.json_file.read_bytes()
+    measurement = Measurement("strong", 1, 1, 1, 1, 2, 1, *[0.25] * 11, 2, "sockets", "ab", "2026-11-25T12:00:00+00:00")
+    experiment = ScalingFolder(folder / "scaling", {"h": 1})
+    experiment.add(measurement, {"cpu": "a processor"})
+    return experiment.json_file.read_bytes()
 
 
 def _archive(run: Path) -> bytes:
@@ -102,7 +104,7 @@ def _archive(run: Path) -> bytes:
 
 
 def _read_archive(content: bytes, folder: Path) -> None:
-    """The damage is in what is packed, not in the text around it, whose checksum would tell."""
+    """Unpack a damaged archive whose checksum is right, so that the archive itself is read."""
     lines = base64.encodebytes(content).decode()
     unpack(f"distnum-packed-begin {hashlib.sha256(content).hexdigest()}\n{lines}distnum-packed-end\n", folder / "to")
 
@@ -126,42 +128,51 @@ def _read_model(run: Path, content: bytes, folder: Path) -> object:
 
 def _read_rows(run: Path, content: bytes, folder: Path) -> object:
     (run / "metrics.jsonl").write_bytes(content)
-    return RunFolder.look(run).rows()
+    return RunFolder.look(run).rows.read()
 
 
 @st.composite
 def damaged(draw: st.DrawFn, corpus: list[bytes]) -> bytes:
-    """One of some files with bytes changed, put in, taken out or repeated; or any bytes."""
+    """Draw a valid file and change, insert, delete or repeat some of its bytes."""
     content = bytearray(draw(st.sampled_from(corpus)))
     for _ in range(draw(st.integers(1, 4))):
-        # Half of the damage near the beginning, where headers are.
+        # Half of the damage is near the start, where headers are.
         end = draw(st.sampled_from([len(content), min(len(content), 160)]))
-        place = draw(st.integers(0, end))
-        what = draw(st.integers(0, 6))
-        if what == 0 and place < len(content):
-            content[place] ^= 1 << draw(st.integers(0, 7))
-        elif what == 1:
+        position = draw(st.integers(0, end))
+        kind = draw(st.integers(0, 6))
+        if kind == 0 and position < len(content):
+            content[position] ^= 1 << draw(st.integers(0, 7))
+        elif kind == 1:
             edge = draw(st.sampled_from(_EDGES))
-            content[place : place + len(edge)] = edge
-        elif what == 2:
-            content[place:place] = draw(st.binary(max_size=12))
-        elif what == 3:
-            del content[place : place + draw(st.integers(1, 40))]
-        elif what == 4:
-            content[place:place] = content[place : place + draw(st.integers(1, 40))]
-        elif what == 5:
+            content[position : position + len(edge)] = edge
+        elif kind == 2:
+            content[position:position] = draw(st.binary(max_size=12))
+        elif kind == 3:
+            del content[position : position + draw(st.integers(1, 40))]
+        elif kind == 4:
+            content[position:position] = content[position : position + draw(st.integers(1, 40))]
+        elif kind == 5:
             digits = str(draw(st.integers(-(2**70), 2**70))).encode()
-            content[place : place + draw(st.integers(0, len(digits)))] = digits
-        elif what == 6:
-            del content[place:]
+            content[position : position + draw(st.integers(0, len(digits)))] = digits
+        elif kind == 6:
+            del content[position:]
     return bytes(content)
 
 
 def fuzz(name: str, reader: Reader, n_inputs: int, folder: Path, seed: int = 0) -> int:
-    """Read so many damaged files; returns how many were. What is not a clear error is raised."""
+    """Read ``n_inputs`` damaged files and return the number read.
+
+    Raises:
+        AssertionError: An error is longer than one line, or a file takes too long or too much memory.
+        Exception: Any other error than those for bad input.
+    """
     n_read = 0
-    place = folder / f"fuzz-{name}"
-    place.mkdir()
+    own_folder = folder / f"fuzz-{name}"
+    own_folder.mkdir()
+    # Other work of this process may have taken more memory before: count only what the reading adds.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: resets the peak to the present memory
+    before = _peak_bytes()
 
     @hypothesis.seed(seed)
     @hypothesis.settings(
@@ -175,16 +186,23 @@ def fuzz(name: str, reader: Reader, n_inputs: int, folder: Path, seed: int = 0) 
     def read(content: bytes) -> None:
         nonlocal n_read
         n_read += 1
-        began = time.monotonic()
-        told = ""
+        started = time.monotonic()
+        message = ""
         try:
-            reader.read(content, place)
+            reader.read(content, own_folder)
         except (InputError, CheckpointError, TrainingError) as error:
-            told = str(error)
-        assert "\n" not in told.strip(), told
-        assert time.monotonic() - began < MOST_S, content
+            message = str(error)
+        assert "\n" not in message.strip(), message
+        assert time.monotonic() - started < MOST_S, content
 
     read()
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    assert used < MOST_BYTES, f"{name} took {used:,} bytes of memory"
+    added = _peak_bytes() - before
+    assert added < MOST_BYTES, f"{name} took {added:,} bytes of memory"
     return n_read
+
+
+def _peak_bytes() -> int:
+    """Return the most memory that this process has used."""
+    with contextlib.suppress(OSError, TypeError):
+        return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
