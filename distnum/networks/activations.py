@@ -1,14 +1,14 @@
 """Activations: their values, their exact changes, and where they are straight lines.
 
-Difference propagation asks three things of an activation ``f``:
+Difference propagation needs three things of an activation ``f``:
 
 - ``value(a)``: ``f(a)``.
-- ``change(a, d)``: ``f(a + d) - f(a)``, formed without subtracting two nearly equal
-  numbers wherever ``f`` has an identity for it.
-- ``kink_distance(a)``: how far ``a`` can move either way while ``f`` stays the straight
-  line of slope ``slope(a)``. Within that distance a change passes through ``f`` exactly
-  in proportion. A smooth curve has distance 0, a straight line has distance infinity,
-  and a step function is a straight line of slope 0 between its jumps.
+- ``change(a, d)``: ``f(a + d) - f(a)``, computed without subtracting two nearly equal numbers
+  wherever ``f`` has an identity for it.
+- ``kink_distance(a)``: how far ``a`` can move either way while ``f`` stays on the straight line of
+  slope ``slope(a)``. Within that distance a change passes through ``f`` exactly in proportion. A
+  smooth curve has distance 0, a straight line infinity; a step function is a line of slope 0
+  between its jumps.
 
 All of them are elementwise and keep the dtype of ``a``.
 """
@@ -37,23 +37,23 @@ from distnum.networks.smooth import (
     tanh_taylor,
 )
 
-__all__ = ["ACTIVATIONS", "CUSTOM", "Activation", "Move", "get_activation"]
+__all__ = ["ACTIVATIONS", "CUSTOM", "FAMILIES", "PLAIN", "Activation", "Move", "get_activation"]
 
 
 def _curved(a: Array) -> Array:
-    """Zeros: no straight line, or a flat one."""
+    """Zeros: the kink distance of a curve, or the slope of a flat line."""
     return np.zeros_like(a)
 
 
 @dataclass(frozen=True)
 class Move:
-    """How a compiled loop computes ``change`` for a unit.
+    """How a compiled loop computes the change of a unit's output.
 
     Attributes:
-        kind: a name in ``kernels.KINDS``, or a scalar function of a number that Numba compiles.
-        constants: gives two numbers for each pre-activation ``a``, from which, and from the
-            shift, the loop computes the change; see ``kernels.py``.
-        largest: the longest shift for which its formula holds.
+        kind: A name in ``kernels.KINDS``, or a function of one number that Numba has compiled.
+        constants: Returns two numbers for each pre-activation ``a``; the loop computes the change from
+            them and the shift, see ``kernels.py``.
+        largest: Largest shift for which the formula holds.
     """
 
     kind: str | Callable[[float], float]
@@ -63,21 +63,20 @@ class Move:
 
 @dataclass(frozen=True)
 class Activation:
-    """An elementwise function, as difference propagation needs it.
+    """An elementwise function, with what difference propagation needs of it.
 
     Attributes:
-        name: what users call it.
-        value: ``f(a)``.
-        change: ``f(a + d) - f(a)``; ``a`` and ``d`` broadcast against each other.
-        slope: the slope of the straight line through ``a`` (any finite number where
+        name: Its name on the command line and in files.
+        value: Returns ``f(a)``.
+        change: Returns ``f(a + d) - f(a)``; ``a`` and ``d`` are broadcast.
+        slope: Returns the slope of the straight line through ``a`` (any finite number where
             ``kink_distance`` is zero).
-        kink_distance: how far from ``a`` that line goes, both ways; it is not reached.
-        monotone: whether ``f`` never falls; the largest change within a radius is then
-            at its ends.
-        steepest: no slope of ``f`` is larger, by size; infinite where it jumps.
-        move: ``change`` for compiled loops; None leaves it to NumPy.
-        taylor: gives the first ``n`` coefficients of the Taylor series at each ``a`` after the constant one, shape
-            ``(n, *a.shape)``; None where there is no series, or it is not known.
+        kink_distance: Returns how far from ``a`` that line reaches on both sides, the ends excluded.
+        monotone: Whether ``f`` never decreases; its largest change within a radius is then at the ends.
+        steepest: Largest absolute slope of ``f``; infinite where it jumps.
+        move: ``change`` for compiled loops; None to compute it by NumPy.
+        taylor: Returns the first ``n`` coefficients after the constant one of the Taylor series at each
+            ``a``, shape ``(n, *a.shape)``; None if there is no series, or it is not known.
     """
 
     name: str
@@ -102,14 +101,14 @@ class Activation:
 
     @classmethod
     def from_scalar_function(cls, f: Callable[[float], float], name: str | None = None) -> Activation:
-        """An activation from a Python function of one number that Numba can compile; nothing is known about it.
+        """Make an activation from a Python function of one number that Numba can compile.
 
         Args:
-            f: must give a number for every number, and the same one each time.
-            name: for people; by default the function's.
+            f: Returns a number for every number, and the same one each time.
+            name: A name for messages; by default the function's.
 
         Raises:
-            InputError: Numba cannot compile it.
+            InputError: If Numba cannot compile ``f``.
 
         >>> signed_square = Activation.from_scalar_function(lambda a: a * abs(a), "signed_square")
         >>> signed_square.value(np.array([-3.0, 2.0]))
@@ -126,16 +125,16 @@ class Activation:
                 f"activation {name or f.__name__!r} is not a function of one number that Numba can compile: "
                 f"{str(error).strip().splitlines()[0]}. Activation.from_function takes NumPy functions of arrays."
             ) from None
-        made = cls.from_function(compiled, name or f.__name__)
-        return replace(made, move=Move(njit(nogil=True)(f), own_constants))
+        activation = cls.from_function(compiled, name or f.__name__)
+        return replace(activation, move=Move(njit(nogil=True)(f), own_constants))
 
     @classmethod
     def from_function(cls, value: Callable[[Array], Array], name: str | None = None) -> Activation:
-        """An activation from any vectorised NumPy function. Every change is evaluated by it, which is slow.
+        """Make an activation from a vectorised NumPy function. It is evaluated for every change, which is slow.
 
         Args:
-            value: elementwise; takes arrays of any shape and keeps their dtype.
-            name: for people; by default the function's.
+            value: An elementwise function of arrays of any shape that keeps their dtype.
+            name: A name for messages; by default the function's.
 
         >>> Activation.from_function(np.sin).value(np.zeros(2))
         array([0., 0.])
@@ -164,7 +163,7 @@ def _relu(a: Array) -> Array:
 
 
 def _relu_change(a: Array, d: Array) -> Array:
-    # Above zero the change is d, but no further down than -a; below it, a + d if positive.
+    # For a > 0 the change is d, but at least -a; otherwise a + d if that is positive.
     return np.maximum(d + np.minimum(a, 0), -np.maximum(a, 0))
 
 
@@ -188,7 +187,7 @@ def _leaky_relu(alpha: float) -> Activation:
         return np.where(a > 0, a, a.dtype.type(alpha) * a)
 
     def change(a: Array, d: Array) -> Array:
-        # f is the line of slope alpha plus a ReLU of slope 1 - alpha.
+        # f is a line of slope alpha plus a ReLU times 1 - alpha.
         return a.dtype.type(alpha) * d + a.dtype.type(1 - alpha) * _relu_change(a, d)
 
     def slope(a: Array) -> Array:
@@ -215,7 +214,7 @@ def _quantize(n_levels: float) -> Activation:
         return (level(a + d) - level(a)) / a.dtype.type(top)
 
     def kink_distance(a: Array) -> Array:
-        # The jumps are at (k + 1/2) / top for k = 0 ... top - 1.
+        # The jumps are at (k + 1/2) / top for k = 0, ..., top - 1.
         nearest = np.clip(np.rint(a * top - a.dtype.type(0.5)), 0, top - 1)
         return np.abs(a - (nearest + a.dtype.type(0.5)) / a.dtype.type(top))
 
@@ -234,7 +233,7 @@ def _smooth(
     steepest: float,
     taylor: Callable[[Array, int], Array],
 ) -> Activation:
-    """An activation whose identity serves changes up to one; beyond, subtracting is exact enough."""
+    """A smooth activation whose identity is used for shifts up to 1; beyond that, subtracting is exact enough."""
 
     def change(a: Array, d: Array) -> Array:
         large = np.abs(d) > 1
@@ -264,32 +263,23 @@ FAMILIES: dict[str, tuple[Callable[[float], Activation], float]] = {
 }
 
 CUSTOM = "custom:"
-"""What the names of activations that the user has made begin with."""
-ACTIVATIONS = (
-    "relu",
-    "leaky_relu[:SLOPE]",
-    "tanh",
-    "sigmoid",
-    "softplus",
-    "identity",
-    "step",
-    "sign",
-    "quantize[:LEVELS]",
-)
+"""Prefix of the names of activations that are functions of the user."""
+ACTIVATIONS = ("relu", "leaky_relu[:SLOPE]", *(name for name in PLAIN if name != "relu"), "quantize[:LEVELS]")
+"""All names, as users write them."""
 
 
 def get_activation(name: str | Activation) -> Activation:
-    """The activation of that name; ``leaky_relu:0.2`` and ``quantize:8`` take a number.
+    """The activation of a name, such as ``relu``, ``leaky_relu:0.2`` or ``quantize:8``.
 
     Raises:
-        InputError: no activation has that name, or its number is out of range.
+        InputError: If no activation has that name, or its number is out of range.
     """
     if isinstance(name, Activation):
         return name
     if isinstance(name, str):
         if name.startswith(CUSTOM):
             raise InputError(
-                f"activation is {name!r}, a function of the user's; only Python can give it: distnum.train("
+                f"activation is {name!r}, a function of the user's; only Python can pass it: distnum.train("
                 "activation=..., out=..., resume=True) continues a run, distnum.load(DIR, activation=...) reads it."
             )
         plain, _, number = name.partition(":")
@@ -300,7 +290,7 @@ def get_activation(name: str | Activation) -> Activation:
             try:
                 parameter = float(number) if number else default
             except ValueError:
-                raise InputError(f"activation is {name!r}; after the colon must stand a number.") from None
+                raise InputError(f"activation is {name!r}; a number must follow the colon.") from None
             return make(parameter)
     if callable(name):
         raise InputError(

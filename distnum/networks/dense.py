@@ -1,9 +1,8 @@
 """Dense networks over one flat array of parameters.
 
-The parameters of a network with sizes ``(784, 50, 10)`` are ``W1, b1, W2, b2`` one after
-the other, each in row-major order: layer by layer an array of ``n_in + 1`` rows of
-``n_out`` numbers, whose last row is the bias. Everything here is a plain forward pass;
-how it is differenced stands in ``propagation.py``.
+The parameters of a network with sizes ``(784, 50, 10)`` are ``W1, b1, W2, b2`` one after the
+other, each in row-major order: each layer is an array of ``n_in + 1`` rows of ``n_out`` numbers, and
+its last row is the bias. This module holds the plain forward pass; ``propagation/`` differentiates it.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 from distnum.common.arrays import Array
 from distnum.common.errors import InputError
 from distnum.common.randomness import Purpose, random_generator
+from distnum.datasets.dataset import as_inputs
 from distnum.networks.activations import Activation, get_activation
 from distnum.networks.losses import get_loss
 
@@ -26,13 +26,13 @@ __all__ = ["INITS", "ForwardPass", "Layer", "Network"]
 Targets = NDArray[np.generic]
 INITS = ("he", "xavier")
 
-# Examples in one forward pass when a whole data set is evaluated; bounds the memory.
+# Examples in one forward pass of a whole data set; bounds the memory.
 _EVALUATION_BLOCK = 1000
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Where a dense layer lies in the flat array: ``n_in`` rows of weights, one of biases."""
+    """Position of a dense layer in the flat array: ``n_in`` rows of weights from ``start`` on, then one of biases."""
 
     start: int
     n_in: int
@@ -47,17 +47,17 @@ class Layer:
         return self.start + self.n_rows * self.n_out
 
     def rows(self, params: Array) -> Array:
-        """The layer's parameters, shape ``(n_in + 1, n_out)``: a view of ``params``."""
+        """View of the layer's parameters, shape ``(n_in + 1, n_out)``."""
         return params[self.start : self.stop].reshape(self.n_rows, self.n_out)
 
 
 @dataclass(frozen=True)
 class ForwardPass:
-    """What a forward pass went through, layer by layer.
+    """Inputs and pre-activations of a forward pass, one array for each layer.
 
     Attributes:
-        inputs: of each layer, shape ``(n_examples, n_in)``.
-        preactivations: of each layer, shape ``(n_examples, n_out)``; the last are the outputs.
+        inputs: Shape ``(n_examples, n_in)``.
+        preactivations: Shape ``(n_examples, n_out)``; the last are the outputs.
     """
 
     inputs: tuple[Array, ...]
@@ -72,14 +72,13 @@ class Network:
     """A dense network: affine layers, an activation after each but the last, and a loss.
 
     Args:
-        sizes: units of the input, of each hidden layer, and of the output:
-            ``(784, 50, 10)``.
-        activation: of all hidden layers, by name (``"relu"``, ``"quantize:4"``, ...), or an
+        sizes: Number of inputs, of units of each hidden layer, and of outputs, such as ``(784, 50, 10)``.
+        activation: The activation of all hidden layers: a name (``"relu"``, ``"quantize:4"``, ...) or an
             ``Activation``.
         loss: ``"cross_entropy"`` (of the softmax of the outputs) or ``"mean_squared_error"``.
 
     Raises:
-        InputError: a size, the activation or the loss cannot be used.
+        InputError: If a size, the activation or the loss is not valid.
 
     >>> Network((784, 50, 10)).n_params
     39760
@@ -132,10 +131,13 @@ class Network:
     ) -> Array:
         """Random weights and zero biases, shape ``(n_params,)``.
 
-        The standard deviation of a layer's weights is ``sqrt(2 / n_in)`` for ``"he"`` (He
-        et al. 2015, equation 10), ``sqrt(2 / (n_in + n_out))`` for ``"xavier"`` (Glorot and
-        Bengio 2010, equation 12), or ``init_std`` for all layers where it is given, as in
-        the article. Drawn in float64 whatever ``dtype``: both get the same network.
+        The standard deviation of a layer's weights is ``init_std`` if that is given (as in the
+        article), else ``sqrt(2 / n_in)`` for ``"he"`` (He et al. 2015, equation 10) or
+        ``sqrt(2 / (n_in + n_out))`` for ``"xavier"`` (Glorot and Bengio 2010, equation 12). Weights are
+        drawn in float64 and rounded to ``dtype``, so both dtypes get the same network.
+
+        Raises:
+            InputError: If ``init`` is not one of ``INITS``.
         """
         if init not in INITS:
             raise InputError(f"init is {init!r}; it must be one of {', '.join(INITS)}.")
@@ -150,7 +152,7 @@ class Network:
         return params.astype(dtype)
 
     def unpack(self, params: Array) -> dict[str, Array]:
-        """Views of the flat array by name: ``W1`` ``(n_in, n_out)``, ``b1`` ``(n_out,)``, ``W2``, ..."""
+        """Views of the flat array by name: ``W1 (n_in, n_out)``, ``b1 (n_out,)``, ``W2``, ..."""
         named: dict[str, Array] = {}
         for number, layer in enumerate(self.layers, start=1):
             rows = layer.rows(params)
@@ -158,10 +160,10 @@ class Network:
         return named
 
     def pack(self, named: dict[str, Array]) -> Array:
-        """The flat array of the arrays that ``unpack`` names.
+        """The flat array of named arrays; the inverse of ``unpack``.
 
         Raises:
-            InputError: an array is missing or has another shape than the network's.
+            InputError: If an array is missing or has the wrong shape.
         """
         flat: list[Array] = []
         for number, layer in enumerate(self.layers, start=1):
@@ -175,7 +177,7 @@ class Network:
         return np.concatenate(flat)
 
     def param_name(self, index: int) -> str:
-        """The name of a parameter: ``W1[3, 17]`` or ``b2[4]``.
+        """Name of a parameter, such as ``W1[3, 17]`` or ``b2[4]``.
 
         >>> Network((784, 50, 10)).param_name(167)
         'W1[3, 17]'
@@ -202,26 +204,29 @@ class Network:
                 z = value(a)
         return ForwardPass(tuple(inputs), tuple(preactivations))
 
-    def outputs(self, params: Array, x: Array) -> Array:
-        """The outputs for ``x``, shape ``(n_examples, n_outputs)``, a bounded number of examples at a time."""
-        blocks = range(0, len(x), _EVALUATION_BLOCK)
-        return np.concatenate([self.forward(params, x[i : i + _EVALUATION_BLOCK]).outputs for i in blocks])
+    def outputs(self, params: Array, x: NDArray[np.generic]) -> Array:
+        """Outputs for examples ``x`` as a data set holds them, shape ``(n_examples, n_outputs)``.
+
+        Examples are converted to the dtype of ``params`` and passed forward in blocks, which bounds the memory.
+        """
+        blocks = (x[i : i + _EVALUATION_BLOCK] for i in range(0, len(x), _EVALUATION_BLOCK))
+        return np.concatenate([self.forward(params, as_inputs(block, params.dtype)).outputs for block in blocks])
 
     def losses(self, params: Array, batch: tuple[Array, Targets]) -> Array:
-        """The loss of every example, shape ``(n_examples,)``."""
+        """Loss of every example, shape ``(n_examples,)``."""
         x, y = batch
         return self.loss_function.values(self.outputs(params, x), y)
 
     def loss(self, params: Array, batch: tuple[Array, Targets]) -> float:
-        """The mean loss of a batch ``(x, y)``."""
+        """Mean loss of a batch ``(x, y)``."""
         x, y = batch
         return self.loss_function.values(self.forward(params, x).outputs, y).mean()
 
     def predict(self, params: Array, x: Array) -> NDArray[np.intp]:
-        """The most probable label of each example, shape ``(n_examples,)``."""
+        """Most probable label of each example, shape ``(n_examples,)``."""
         return self.outputs(params, x).argmax(axis=1)
 
     def accuracy(self, params: Array, x: Array, y: Targets) -> float:
-        """The share of examples whose most probable label is right; ``y`` labels or one-hot rows."""
+        """Share of examples whose most probable label is correct; ``y`` holds labels or one-hot rows."""
         labels = y.argmax(axis=1) if y.ndim == 2 else y
         return float(np.mean(self.predict(params, x) == labels))

@@ -1,22 +1,22 @@
-"""Losses of a network: their values, and their exact changes when the outputs move.
+"""Losses of a network: their values, and their exact changes when the outputs change.
 
-A loss is a mean over the examples of a batch. Beside its value, difference propagation
-needs how the loss of *one* example changes when its outputs move by ``delta``; written
-so that no two nearly equal losses are subtracted:
+A loss is a mean over the examples of a batch. In addition to its value, difference propagation needs
+the change of the loss of *one* example when its outputs change by ``delta``, without subtracting
+two nearly equal losses:
 
-- softmax cross-entropy, with base probabilities ``p`` and label ``y``:
+- softmax cross-entropy, with probabilities ``p`` at the base point and label ``y``:
   ``log1p(sum_c p_c expm1(delta_c)) - delta_y``
-- mean squared error, with residual ``r`` and ``C`` outputs:
+- mean squared error, with residuals ``r`` at the base point and ``C`` outputs:
   ``sum_c delta_c (2 r_c + delta_c) / C``
 
-``change`` evaluates that for any ``delta``. The many moves along one direction per unit,
-``delta = t v``, that all weights into a unit share, change it by
+``LossPoint.change`` computes that for any ``delta``. All weights into one unit move the outputs along
+the same direction, ``delta = t v``. The loss then changes by
 
-    g(sum_k c_k t^k) - l t        with g = log1p, or nothing,
+    g(sum_k c_k t^k) - l t        with g = log1p for cross-entropy, and the identity otherwise,
 
-whose coefficients belong to the example and the unit: ``c_k = sum_c p_c v_c^k / k!`` and ``l = v_y``
-for the first, ``c_1 = 2 sum_c r_c v_c / C`` and ``c_2 = sum_c v_c^2 / C`` for the second. A compiled
-loop sums them over the outputs once (``layouts.series_kernel``), before the many ``t``.
+with coefficients of the example and the unit: ``c_k = sum_c p_c v_c^k / k!`` and ``l = v_y`` for
+cross-entropy; ``c_1 = 2 sum_c r_c v_c / C``, ``c_2 = sum_c v_c^2 / C`` and ``l = 0`` for the squared
+error. A compiled pass sums them over the outputs once (``passes.write_series``), for many ``t``.
 """
 
 from __future__ import annotations
@@ -44,63 +44,65 @@ __all__ = [
 
 
 class SeriesLength(NamedTuple):
-    """How many terms are exact to rounding: of the series in ``t``, and of the series of ``atanh``.
+    """Numbers of terms that are exact to rounding.
 
-    The logarithm of a ratio is taken as ``log((1 + x) / (1 - x)) = 2 atanh(x)
-    = 2 (x + x^3/3 + x^5/5 + ...)``; no terms of it where there is no logarithm.
+    Attributes:
+        n_terms: Terms of the series in ``t``.
+        n_log_terms: Terms of the series for the logarithm of a ratio, ``log((1 + x) / (1 - x))
+            = 2 atanh(x) = 2 (x + x^3/3 + x^5/5 + ...)``; 0 for a loss without logarithm.
     """
 
     n_terms: int
     n_log_terms: int
 
 
-# A few lengths, so that few loops need be compiled; odd, as ``kernels.py`` wants them.
+# Few lengths, so that few loops are compiled. n_terms is odd, as kernels.py requires.
 _LENGTHS = (SeriesLength(3, 2), SeriesLength(5, 3), SeriesLength(9, 8))
 
 
 class LossPoint(Protocol):
-    """A loss at the base outputs of some examples, ready to be asked for its changes."""
+    """A loss at the base outputs of some examples."""
 
     def change(self, example: int, delta: Array) -> Array:
-        """Change of the example's loss for output changes ``delta`` of shape ``(n, n_outputs)``."""
+        """Changes of one example's loss, shape ``(n,)``, for changes ``delta (n, n_outputs)`` of its outputs."""
         ...
 
     def length(self, largest: float, symmetric: bool) -> SeriesLength | None:
-        """The length of the series for ``|t v_c| <= largest``; None if it would not pay.
+        """Length of the series for ``|t v_c| <= largest``; None if no series is short enough.
 
         Args:
-            largest: may be infinite.
-            symmetric: whether only differences between ``t`` and ``-t`` are asked for.
+            largest: May be infinite.
+            symmetric: Whether only differences between ``t`` and ``-t`` are needed.
         """
         ...
 
     @property
     def factors(self) -> Array:
-        """Shape ``(n_examples, n_outputs)``: the probabilities ``p``, or the residuals ``r``."""
+        """Probabilities ``p`` or residuals ``r``, shape ``(n_examples, n_outputs)``."""
         ...
 
     @property
     def labels(self) -> NDArray[np.intp]:
-        """The label of each example, shape ``(n_examples,)``; zeros for a loss that has none."""
+        """Label of each example, shape ``(n_examples,)``; zeros for a loss without labels."""
         ...
 
 
 class Loss(Protocol):
-    """The loss of a network's outputs against the targets."""
+    """A loss of a network's outputs, given the targets."""
 
     name: str
 
     def values(self, outputs: Array, targets: NDArray[np.generic]) -> Array:
-        """The loss of each example, shape ``(n_examples,)``."""
+        """Loss of each example, shape ``(n_examples,)``."""
         ...
 
     def at(self, outputs: Array, targets: NDArray[np.generic]) -> LossPoint:
-        """The loss at these outputs, ready to be asked for its changes."""
+        """The loss at these outputs."""
         ...
 
 
 def _one_hot(targets: NDArray[np.generic], like: Array) -> Array:
-    """Targets as an array shaped like the outputs: labels become one-hot rows."""
+    """Targets in the shape of the outputs ``like``; labels become one-hot rows."""
     if targets.ndim == 2:
         return targets.astype(like.dtype, copy=False)
     rows = np.zeros_like(like)
@@ -109,14 +111,14 @@ def _one_hot(targets: NDArray[np.generic], like: Array) -> Array:
 
 
 def _labels(targets: NDArray[np.generic]) -> NDArray[np.intp]:
-    """Targets as labels: one-hot rows (as in the article) become the index of their one."""
+    """Targets as labels; one-hot rows (as in the article) become the index of their one."""
     if targets.ndim == 2:
         return targets.argmax(axis=1)
     return targets.astype(np.intp, copy=False)
 
 
 class CrossEntropy:
-    """Softmax cross-entropy of labels ``(n,)``, or of one-hot rows ``(n, n_outputs)``."""
+    """Cross-entropy of the softmax of the outputs; targets are labels ``(n,)`` or one-hot rows ``(n, n_outputs)``."""
 
     name = "cross_entropy"
 
@@ -126,8 +128,13 @@ class CrossEntropy:
         return np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]
 
     def at(self, outputs: Array, targets: NDArray[np.generic]) -> LossPoint:
+        return _CrossEntropyPoint(self.probabilities(outputs), _labels(targets))
+
+    @staticmethod
+    def probabilities(outputs: Array) -> Array:
+        """Softmax of the outputs, shape ``(n_examples, n_outputs)``."""
         e = np.exp(outputs - outputs.max(axis=1, keepdims=True))
-        return _CrossEntropyPoint(e / e.sum(axis=1, keepdims=True), _labels(targets))
+        return np.asarray(e / e.sum(axis=1, keepdims=True))
 
 
 @dataclass(frozen=True)
@@ -138,12 +145,12 @@ class _CrossEntropyPoint:
     def change(self, example: int, delta: Array) -> Array:
         p = self.p[example]
         u = _weighted_columns(np.expm1(delta), p)
-        lost = u < -0.5  # then most of the one has been taken away: the sum is formed anew
-        found = np.log1p(np.where(lost, 0, u))
+        lost = u < -0.5  # 1 + u would cancel: the sum is computed anew
+        changes = np.log1p(np.where(lost, 0, u))
         if lost.any():
             largest = delta[lost].max(axis=1)
-            found[lost] = np.log(_weighted_columns(np.exp(delta[lost] - largest[:, None]), p)) + largest
-        return found - delta[:, self.labels[example]]
+            changes[lost] = np.log(_weighted_columns(np.exp(delta[lost] - largest[:, None]), p)) + largest
+        return changes - delta[:, self.labels[example]]
 
     def length(self, largest: float, symmetric: bool) -> SeriesLength | None:
         return series_length(largest, self.p.dtype, symmetric)
@@ -156,7 +163,7 @@ class _CrossEntropyPoint:
 class MeanSquaredError:
     """Mean over examples and outputs of the squared residual.
 
-    Targets are real, shape ``(n, n_outputs)``, or labels, taken as one-hot rows.
+    Targets are real, shape ``(n, n_outputs)``, or labels ``(n,)``, which stand for one-hot rows.
     """
 
     name = "mean_squared_error"
@@ -193,7 +200,7 @@ class _MeanSquaredErrorPoint:
 
 
 def _weighted_columns(columns: Array, weights: Array) -> Array:
-    # One column at a time, so that a row's sum does not depend on how many rows there are.
+    # One column at a time, so that the bits of a row's sum do not depend on the number of rows.
     total = weights[0] * columns[:, 0]
     for c in range(1, len(weights)):
         total += weights[c] * columns[:, c]
@@ -201,13 +208,15 @@ def _weighted_columns(columns: Array, weights: Array) -> Array:
 
 
 def series_length(largest: float, dtype: np.dtype, symmetric: bool = False) -> SeriesLength | None:
-    """The shortest series that are exact to rounding for ``log(1 + sum_c p_c expm1(x_c))``, ``|x_c| <= largest``.
+    """The shortest series that are exact to rounding for ``log(1 + sum_c p_c expm1(x_c))`` with ``|x_c| <= largest``.
 
-    What is left out must vanish in rounding beside the first term. Of ``expm1(x) =
-    x + x^2/2 + ...`` after ``k`` terms at most ``largest^(k+1) e^largest / (k+1)!`` is left
-    out; in a symmetric difference, whose even terms enter beside one, one power more. Of
-    ``atanh(r)`` after ``n`` terms, beside ``r``, less than ``r^(2n) / ((2n + 1) (1 - r^2))``.
-    None if no series at hand is long enough.
+    The remainder must be below rounding relative to the first term. After ``k`` terms the remainder
+    of ``expm1(x) = x + x^2/2 + ...`` is at most ``largest^(k+1) e^largest / (k+1)!``; in a symmetric
+    difference, whose even terms are added to 1, it is one power smaller. After ``n`` terms the remainder
+    of ``atanh(r)``, relative to ``r``, is less than ``r^(2n) / ((2n + 1) (1 - r^2))``.
+
+    Returns:
+        None if no series is long enough.
 
     >>> series_length(1e-4, np.dtype(np.float64), symmetric=True)
     SeriesLength(n_terms=3, n_log_terms=2)
@@ -219,8 +228,8 @@ def series_length(largest: float, dtype: np.dtype, symmetric: bool = False) -> S
     r = tanh(largest)
     for length in _LENGTHS:
         k, n = length
-        left_out = largest ** (k + symmetric) * exp(largest) / factorial(k + 1)
-        if left_out <= rounding and r ** (2 * n) / ((2 * n + 1) * (1 - r * r)) <= rounding:
+        remainder = largest ** (k + symmetric) * exp(largest) / factorial(k + 1)
+        if remainder <= rounding and r ** (2 * n) / ((2 * n + 1) * (1 - r * r)) <= rounding:
             return length
     return None
 
@@ -229,10 +238,10 @@ LOSSES: dict[str, Loss] = {loss.name: loss for loss in (CrossEntropy(), MeanSqua
 
 
 def get_loss(name: str) -> Loss:
-    """The loss of that name.
+    """The loss of a name.
 
     Raises:
-        InputError: no loss has that name.
+        InputError: If no loss has that name.
     """
     try:
         return LOSSES[name]

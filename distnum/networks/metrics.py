@@ -1,4 +1,4 @@
-"""How well labels were predicted, and how far real targets were missed."""
+"""Scores of a network on a data set: loss, accuracy, scores by class, confusion matrix."""
 
 from __future__ import annotations
 
@@ -8,17 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distnum.datasets.dataset import as_inputs
 from distnum.networks.dense import Network
 
 __all__ = ["ClassScores", "Evaluation", "evaluate", "evaluation_table", "score"]
 
-_BLOCK = 1000
-
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Scores of one class; a ratio whose denominator is zero counts as zero."""
+    """Scores of one class; a ratio with denominator zero is 0."""
 
     label: int
     precision: float
@@ -29,14 +26,15 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A network on some examples.
+    """Scores of a network on some examples.
 
     Attributes:
-        n_examples: how many.
-        loss: the mean loss.
-        accuracy: the share of labels predicted right; None for real targets.
-        classes: scores by class.
-        confusion: shape ``(n_classes, n_classes)``: rows are true labels, columns predicted ones.
+        n_examples: Number of examples.
+        loss: Mean loss.
+        accuracy: Share of labels predicted correctly; None for real targets.
+        classes: Scores of each class; empty for real targets.
+        confusion: Counts by true label (rows) and predicted label (columns), shape ``(n_classes,
+            n_classes)``; None for real targets.
     """
 
     n_examples: int
@@ -46,11 +44,11 @@ class Evaluation:
     confusion: NDArray[np.int64] | None = None
 
     def average(self, what: str) -> float:
-        """The unweighted mean over the classes (macro average) of ``precision``, ``recall`` or ``f1``."""
+        """Unweighted mean over the classes (macro average) of ``precision``, ``recall`` or ``f1``."""
         return float(np.mean([getattr(scores, what) for scores in self.classes]))
 
     def to_dict(self) -> dict[str, Any]:
-        """As it stands in ``result.json``."""
+        """The content of ``result.json``."""
         if self.confusion is None:
             return {"n_examples": self.n_examples, "loss": self.loss}
         return {
@@ -66,25 +64,20 @@ class Evaluation:
 def evaluate(
     network: Network, params: NDArray[np.floating], x: NDArray[np.generic], y: NDArray[np.generic]
 ) -> Evaluation:
-    """A network on examples ``x`` (as a data set holds them) with targets ``y``, a block at a time."""
-    losses, labels = [], []
+    """Scores of a network on examples ``x``, as a data set holds them, and targets ``y``."""
     with np.errstate(over="ignore", invalid="ignore"):
-        for start in range(0, len(x), _BLOCK):
-            inputs = as_inputs(x[start : start + _BLOCK], params.dtype)
-            outputs = network.forward(params, inputs).outputs
-            losses.append(network.loss_function.values(outputs, y[start : start + _BLOCK]))
-            labels.append(outputs.argmax(axis=1))
-    loss = float(np.concatenate(losses).mean(dtype=np.float64))
+        outputs = network.outputs(params, x)
+        loss = float(network.loss_function.values(outputs, y).mean(dtype=np.float64))
     if y.ndim != 1:
         return Evaluation(len(x), loss)
-    accuracy, classes, confusion = score(y.astype(np.intp), np.concatenate(labels), network.n_outputs)
+    accuracy, classes, confusion = score(y.astype(np.intp), outputs.argmax(axis=1), network.n_outputs)
     return Evaluation(len(x), loss, accuracy, classes, confusion)
 
 
 def score(
     true: NDArray[np.intp], predicted: NDArray[np.intp], n_classes: int
 ) -> tuple[float, tuple[ClassScores, ...], NDArray[np.int64]]:
-    """Accuracy, scores by class, and the confusion matrix of predicted labels."""
+    """Accuracy, scores of each class, and confusion matrix (true labels in rows) of predicted labels."""
     confusion = np.zeros((n_classes, n_classes), np.int64)
     np.add.at(confusion, (true, predicted), 1)
     right = np.diag(confusion)
@@ -99,7 +92,7 @@ def score(
 
 
 def evaluation_table(evaluation: Evaluation) -> str:
-    """An evaluation for people."""
+    """An evaluation as a table of text."""
     lines = [f"loss      {evaluation.loss:.4f}"]
     if evaluation.confusion is None:
         return lines[0]

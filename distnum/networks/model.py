@@ -1,4 +1,4 @@
-"""A trained network as a file, and images as its input."""
+"""Trained networks: as a file in a run folder, to predict and to evaluate with."""
 
 from __future__ import annotations
 
@@ -9,25 +9,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distnum.common.errors import InputError
-from distnum.datasets.dataset import Dataset, as_inputs
+from distnum.datasets.dataset import Dataset
 from distnum.networks.activations import Activation
 from distnum.networks.dense import Network
+from distnum.networks.losses import CrossEntropy
 from distnum.networks.metrics import Evaluation, evaluate
 from distnum.storage.checkpoints import params_sha256
 from distnum.storage.run_folder import RunFolder
 
-__all__ = ["Model", "load", "load_model"]
+__all__ = ["Model", "load", "load_model", "model_header"]
+
+_FORMAT = "distnum-model-1"
 
 
 @dataclass(frozen=True)
 class Model:
-    """A network with its parameters, and how its examples looked.
+    """A trained network.
 
     Attributes:
-        network, params: the network and its flat parameters.
-        example_shape: of one example as it came: ``(28, 28)``.
-        pixels: whether examples were bytes, scaled to 0 ... 1.
-        data: the name of the data set it was trained on.
+        network: The network.
+        params: Its parameters, shape ``(n_params,)``.
+        example_shape: Shape of one example in the training data, such as ``(28, 28)``.
+        pixels: Whether the examples were bytes, which are scaled to 0 ... 1.
+        data: Name of the training data.
     """
 
     network: Network
@@ -37,23 +41,29 @@ class Model:
     data: str
 
     def predict(self, x: NDArray[np.generic]) -> NDArray[np.intp]:
-        """The most probable label of each example, shape ``(n,)``; ``x`` as the data set holds them."""
+        """Most probable label of each example, shape ``(n,)``; ``x`` as in ``probabilities``."""
         return self.probabilities(x).argmax(axis=1)
 
     def probabilities(self, x: NDArray[np.generic]) -> NDArray[np.floating]:
-        """Softmax of the outputs, shape ``(n, n_outputs)``."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            outputs = self.network.outputs(self.params, as_inputs(x, self.params.dtype))
-        if not np.isfinite(outputs).all():
-            raise InputError("an example holds numbers so large that the network's outputs are not finite.")
-        e = np.exp(outputs - outputs.max(axis=1, keepdims=True))
-        return np.asarray(e / e.sum(axis=1, keepdims=True))
+        """Probability of each label, shape ``(n, n_outputs)``: the softmax of the outputs.
 
-    def evaluate(self, dataset: Dataset) -> Evaluation:
-        """The network on the test examples of a data set.
+        Args:
+            x: Examples as a data set holds them, shape ``(n, n_inputs)``.
 
         Raises:
-            InputError: the data set does not fit the network.
+            InputError: If an output is not finite.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            outputs = self.network.outputs(self.params, x)
+        if not np.isfinite(outputs).all():
+            raise InputError("an example holds numbers so large that the network's outputs are not finite.")
+        return CrossEntropy.probabilities(outputs)
+
+    def evaluate(self, dataset: Dataset) -> Evaluation:
+        """Scores on the test examples of a data set.
+
+        Raises:
+            InputError: If the data set does not fit the network.
         """
         if dataset.n_inputs != self.network.n_inputs:
             raise InputError(
@@ -75,24 +85,37 @@ class Model:
         return evaluate(self.network, self.params, dataset.x_test, dataset.y_test)
 
 
+def model_header(network: Network, dataset: Dataset) -> dict[str, str]:
+    """Metadata of a model file: what ``load_model`` needs in addition to the parameters."""
+    return {
+        "format": _FORMAT,
+        "sizes": ",".join(str(size) for size in network.sizes),
+        "activation": network.activation.name,
+        "loss": network.loss_function.name,
+        "example_shape": ",".join(str(n) for n in dataset.example_shape),
+        "pixels": str(dataset.x_train.dtype == np.uint8).lower(),
+        "data": dataset.name,
+    }
+
+
 def load(folder: str | Path, *, activation: Activation | None = None) -> Model:
-    """The trained network in the folder of a run, to predict and to evaluate with.
+    """The trained network of a run, to predict and to evaluate with.
 
     Args:
-        folder: that ``distnum train`` or ``train(out=...)`` has made.
-        activation: the one that the network was trained with, if it was a function of your own.
+        folder: Folder that ``distnum train`` or ``train(out=...)`` has made.
+        activation: The activation that the network was trained with, if it is a function of your own.
 
     Raises:
-        InputError: there is no such run, it has no network yet, or its file is damaged.
+        InputError: If there is no such run, it has no network yet, or its file is damaged.
     """
     return load_model(RunFolder.look(folder), activation)
 
 
 def load_model(run: RunFolder, activation: Activation | None = None) -> Model:
-    """The trained network of a run, with its activation or the one given.
+    """The trained network of an opened run folder; see ``load``.
 
     Raises:
-        InputError: the run has none yet, or its file is damaged.
+        InputError: If the run has no network yet, or its file is damaged.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -101,29 +124,29 @@ def load_model(run: RunFolder, activation: Activation | None = None) -> Model:
         raise InputError(f"run {run.name!r} has no trained model yet; finish it with: distnum resume {run.name}")
     try:
         with safe_open(path, framework="numpy") as file:
-            about: dict[str, str] = file.metadata() or {}
+            header: dict[str, str] = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        if about.get("format") != "distnum-model-1":
+        if header.get("format") != _FORMAT:
             raise InputError(f"{path} is not a network of distnum; a run of a Python function has no model to apply.")
         network = Network(
-            [int(size) for size in about["sizes"].split(",")],
-            activation=activation if activation is not None else about["activation"],
-            loss=about["loss"],
+            [int(size) for size in header["sizes"].split(",")],
+            activation=activation if activation is not None else header["activation"],
+            loss=header["loss"],
         )
-        if network.activation.name != about["activation"]:
+        if network.activation.name != header["activation"]:
             raise InputError(
-                f"activation is {network.activation.name}, but {path} was trained with {about['activation']}; "
+                f"activation is {network.activation.name}, but {path} was trained with {header['activation']}; "
                 "it must be the same."
             )
         params = network.pack(tensors)
-        if params_sha256(params) != about["params_sha256"]:
+        if params_sha256(params) != header["params_sha256"]:
             raise InputError(f"{path} is damaged: its parameters do not have the checksum that it names.")
-        example_shape = tuple(int(n) for n in about["example_shape"].split(","))
+        example_shape = tuple(int(n) for n in header["example_shape"].split(","))
         if min(example_shape) < 1 or int(np.prod(example_shape)) != network.n_inputs:
             raise InputError(f"{path} is damaged: examples of shape {example_shape} do not fit network {network}.")
-        if about["pixels"] not in ("true", "false"):
-            raise InputError(f"{path} is damaged: pixels is {about['pixels']!r}; it must be 'true' or 'false'.")
-        return Model(network, params, example_shape, about["pixels"] == "true", about["data"])
+        if header["pixels"] not in ("true", "false"):
+            raise InputError(f"{path} is damaged: pixels is {header['pixels']!r}; it must be 'true' or 'false'.")
+        return Model(network, params, example_shape, header["pixels"] == "true", header["data"])
     except InputError:
         raise
     except KeyError as error:

@@ -23,29 +23,30 @@ __all__ = [
 
 
 def own_constants(a: Array) -> tuple[Array, Array]:
+    """Constants of a formula that needs ``a`` alone."""
     return a, np.zeros_like(a)
 
 
 def tanh_change(a: Array, d: Array) -> Array:
-    # tanh(a + d) - tanh(a) = t (1 - z²) / (1 + z t), where z = tanh(a), t = tanh(d).
+    # tanh(a + d) - tanh(a) = (1 - z²) t / (1 + z t), where z = tanh(a), t = tanh(d).
     g, z = tanh_constants(a)
     t = np.tanh(d)
     return g * t / (1 + z * t)
 
 
 def tanh_constants(a: Array) -> tuple[Array, Array]:
-    # 1 - z² = 1 / cosh²(a) does not cancel where z is near one.
-    limit = a.dtype.type(0.45 * np.log(np.finfo(a.dtype).max))  # cosh² stays finite
+    # 1 - z² = 1 / cosh²(a), which does not cancel where z is near 1.
+    limit = a.dtype.type(0.45 * np.log(np.finfo(a.dtype).max))  # so that cosh² stays finite
     return 1 / np.cosh(np.clip(a, -limit, limit)) ** 2, np.tanh(a)
 
 
 def tanh_taylor(a: Array, n: int) -> Array:
     # z' = 1 - z², so (k + 1) z_(k+1) = -sum_i z_i z_(k-i).
-    found = np.empty((n + 1, *a.shape), a.dtype)
-    found[1], found[0] = tanh_constants(a)
+    series = np.empty((n + 1, *a.shape), a.dtype)
+    series[1], series[0] = tanh_constants(a)
     for k in range(1, n):
-        found[k + 1] = -sum(found[i] * found[k - i] for i in range(k + 1)) / (k + 1)
-    return found[1:]
+        series[k + 1] = -sum(series[i] * series[k - i] for i in range(k + 1)) / (k + 1)
+    return series[1:]
 
 
 def sigmoid(a: Array) -> Array:
@@ -54,7 +55,7 @@ def sigmoid(a: Array) -> Array:
 
 
 def sigmoid_change(a: Array, d: Array) -> Array:
-    # With s the sigmoid: s(a + d) - s(a) = s(a) s(-a) e / (1 + s(a) e), where e = expm1(d).
+    # s(a + d) - s(a) = s(a) s(-a) e / (1 + s(a) e), where s is the sigmoid and e = expm1(d).
     g, s = sigmoid_constants(a)
     e = np.expm1(d)
     return g * e / (1 + s * e)
@@ -67,11 +68,11 @@ def sigmoid_constants(a: Array) -> tuple[Array, Array]:
 
 def sigmoid_taylor(a: Array, n: int) -> Array:
     # s' = s - s², so (k + 1) s_(k+1) = s_k - sum_i s_i s_(k-i).
-    found = np.empty((n + 1, *a.shape), a.dtype)
-    found[1], found[0] = sigmoid_constants(a)
+    series = np.empty((n + 1, *a.shape), a.dtype)
+    series[1], series[0] = sigmoid_constants(a)
     for k in range(1, n):
-        found[k + 1] = (found[k] - sum(found[i] * found[k - i] for i in range(k + 1))) / (k + 1)
-    return found[1:]
+        series[k + 1] = (series[k] - sum(series[i] * series[k - i] for i in range(k + 1))) / (k + 1)
+    return series[1:]
 
 
 def softplus(a: Array) -> Array:
@@ -79,7 +80,7 @@ def softplus(a: Array) -> Array:
 
 
 def softplus_change(a: Array, d: Array) -> Array:
-    # log(1 + e^(a + d)) - log(1 + e^a) = log1p(s(a) expm1(d)), with s the sigmoid.
+    # log(1 + e^(a + d)) - log(1 + e^a) = log1p(s(a) expm1(d)), where s is the sigmoid.
     return np.log1p(sigmoid(a) * np.expm1(d))
 
 
@@ -88,8 +89,8 @@ def softplus_constants(a: Array) -> tuple[Array, Array]:
 
 
 def softplus_taylor(a: Array, n: int) -> Array:
-    # The derivative is the sigmoid.
-    found = np.empty((n, *a.shape), a.dtype)
-    found[0] = sigmoid(a)
-    found[1:] = sigmoid_taylor(a, n - 1)
-    return found / np.arange(1, n + 1, dtype=a.dtype).reshape(-1, *(1,) * a.ndim)
+    # The derivative of softplus is the sigmoid.
+    series = np.empty((n, *a.shape), a.dtype)
+    series[0] = sigmoid(a)
+    series[1:] = sigmoid_taylor(a, n - 1)
+    return series / np.arange(1, n + 1, dtype=a.dtype).reshape(-1, *(1,) * a.ndim)

@@ -1,4 +1,4 @@
-"""The network of the article, under its own names, for its readers."""
+"""The network of the article, with the article's names."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from distnum.common.arrays import Array
 from distnum.common.errors import InputError
 from distnum.common.machine import single_threaded_blas
 from distnum.differentiation.black_box import BlackBox
+from distnum.differentiation.objective import whole_gradient
 from distnum.differentiation.parameters import ParamsLayout
 from distnum.networks.dense import Network
+from distnum.networks.losses import CrossEntropy
 from distnum.networks.propagation.objective import Propagation
-from distnum.workers.work import whole_gradient
 
 __all__ = ["TwoLayerNet"]
 
@@ -20,17 +21,17 @@ __all__ = ["TwoLayerNet"]
 class TwoLayerNet:
     """A network with one hidden layer of ReLU units and softmax cross-entropy.
 
-    The methods are the article's: ``x`` has shape ``(n, input_size)``; ``t`` is labels
+    The methods are the article's. In all of them ``x`` has shape ``(n, input_size)``, and ``t`` holds labels
     ``(n,)`` or one-hot rows ``(n, output_size)``.
 
     Args:
-        input_size, hidden_size, output_size: units of the layers.
-        init_std: standard deviation of the weights; the biases begin at zero.
-        seed: of the weights.
+        input_size, hidden_size, output_size: Numbers of inputs, hidden units and outputs.
+        init_std: Standard deviation of the initial weights; initial biases are zero.
+        seed: Seed of the initial weights.
 
     Attributes:
-        params: ``W1`` ``(input_size, hidden_size)``, ``b1``, ``W2``, ``b2``; float64. They
-            may be changed in place or replaced.
+        params: ``W1 (input_size, hidden_size)``, ``b1``, ``W2`` and ``b2``, float64. They may be changed in
+            place or replaced.
 
     >>> network = TwoLayerNet(4, 3, 2)
     >>> x, t = np.ones((1, 4)), np.array([1])
@@ -46,32 +47,33 @@ class TwoLayerNet:
         self.params: dict[str, Array] = {name: view.copy() for name, view in self._network.unpack(flat).items()}
 
     def predict(self, x: Array) -> Array:
-        """The probability of every class, shape ``(n, output_size)``."""
-        outputs = self._network.outputs(self._flat(), self._inputs(x))
-        e = np.exp(outputs - outputs.max(axis=1, keepdims=True))
-        return np.asarray(e / e.sum(axis=1, keepdims=True))
+        """Probability of every class, shape ``(n, output_size)``."""
+        return CrossEntropy.probabilities(self._network.outputs(self._flat(), self._inputs(x)))
 
     def loss(self, x: Array, t: NDArray[np.generic]) -> float:
-        """The mean cross-entropy."""
+        """Mean cross-entropy."""
         return float(self._network.loss(self._flat(), self._batch(x, t)))
 
     def accuracy(self, x: Array, t: NDArray[np.generic]) -> float:
-        """The share of examples whose most probable class is right."""
+        """Share of examples whose most probable class is correct."""
         return self._network.accuracy(self._flat(), *self._batch(x, t))
 
     def numerical_gradient(
         self, x: Array, t: NDArray[np.generic], h: float = 1e-4, method: str = "propagate"
     ) -> dict[str, Array]:
-        """The central differences of the loss along every parameter.
+        """Central differences of the loss for every parameter.
 
         Args:
-            x, t: a batch.
-            h: the step.
-            method: ``"propagate"`` follows each parameter's change through the network;
-                ``"naive"`` evaluates the loss twice for each, as the article does.
+            x, t: A batch.
+            h: The step.
+            method: ``"propagate"`` follows the change of each parameter through the network; ``"naive"``
+                evaluates the loss twice for each parameter, as the article does.
 
         Returns:
-            arrays shaped like ``params``, by the same names.
+            Arrays with the names and shapes of ``params``.
+
+        Raises:
+            InputError: If ``x`` or ``t`` does not fit the network, or ``method`` is unknown.
         """
         params, batch = self._flat(), self._batch(x, t)
         n_params = self._network.n_params
@@ -102,5 +104,7 @@ class TwoLayerNet:
         if t.shape not in ((len(x),), (len(x), n_classes)):
             raise InputError(f"t has shape {t.shape}; it must be ({len(x)},) labels or ({len(x)}, {n_classes}) rows.")
         if t.ndim == 1 and (t.dtype.kind not in "ui" or t.min() < 0 or t.max() >= n_classes):
-            raise InputError(f"t holds what is no label; labels must be whole numbers from 0 to {n_classes - 1}.")
+            raise InputError(
+                f"t holds a value that is not a label; labels must be whole numbers from 0 to {n_classes - 1}."
+            )
         return x, t

@@ -1,4 +1,4 @@
-"""Activations: values, changes without cancellation, and straight pieces where they say."""
+"""Activations: values, changes without cancellation, kink distances, Taylor series."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NUMBERS = {"leaky_relu": "0.3", "quantize": "7"}
 
 
 def all_names() -> Iterator[str]:
-    """Every activation; one that takes a number also with a number that is not its default."""
+    """Every activation; those with a parameter also with a value other than the default."""
     for entry in ACTIVATIONS:
         name, takes_number, _ = entry.partition("[")
         yield name
@@ -31,7 +31,7 @@ EXTENDED = np.finfo(np.longdouble).eps < 1e-18
 
 
 def test_every_activation_is_listed() -> None:
-    # One that is not listed would go untested here.
+    # The tests here go through this list.
     assert sorted(name for name in NAMES if ":" not in name) == sorted([*PLAIN, *FAMILIES])
 
 
@@ -52,7 +52,7 @@ def test_every_activation_is_listed() -> None:
         ("quantize:3", -7.0, 0.0),
     ],
 )
-def test_values(name: str, at: float, value: float) -> None:
+def test_known_values(name: str, at: float, value: float) -> None:
     assert get_activation(name).value(np.array([at]))[0] == pytest.approx(value, rel=1e-15)
 
 
@@ -71,7 +71,7 @@ def test_change_is_the_difference_of_values(name: str, a: float, d: float) -> No
 def test_small_changes_do_not_cancel(name: str, a: float, d: float, sign: int) -> None:
     f = get_activation(name)
     at, by = np.array([a]), np.array([sign * d])
-    # The oracle itself cancels in extended precision: that bounds what it can tell.
+    # The oracle itself cancels in extended precision, which limits its accuracy.
     wide = f.value(at.astype(np.longdouble) + by) - f.value(at.astype(np.longdouble))
     size = float(np.abs(f.value(at))[0]) * (1 + abs(a))
     assert abs(float(f.change(at, by)[0] - wide[0])) <= 1e-14 * abs(float(wide[0])) + 4e-19 * size
@@ -79,7 +79,7 @@ def test_small_changes_do_not_cancel(name: str, a: float, d: float, sign: int) -
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in SMOOTH])
 @given(a=st.floats(-3, 3), share=st.floats(-0.999, 0.999))
-def test_straight_within_the_kink_distance(name: str, a: float, share: float) -> None:
+def test_an_activation_is_straight_within_the_kink_distance(name: str, a: float, share: float) -> None:
     f = get_activation(name)
     at = np.array([a])
     distance = float(min(f.kink_distance(at)[0], 1e3))
@@ -88,16 +88,16 @@ def test_straight_within_the_kink_distance(name: str, a: float, share: float) ->
 
 
 @pytest.mark.parametrize("name", ["relu", "leaky_relu", "step", "sign", "quantize:5"])
-def test_not_straight_beyond_the_kink_distance(name: str) -> None:
+def test_an_activation_is_not_straight_beyond_the_kink_distance(name: str) -> None:
     f = get_activation(name)
     at = np.array([0.3])
     beyond = f.kink_distance(at) * 1.01
-    bent = [f.change(at, by)[0] != pytest.approx(float(f.slope(at)[0] * by[0])) for by in (beyond, -beyond)]
-    assert any(bent)
+    off_line = [f.change(at, by)[0] != pytest.approx(float(f.slope(at)[0] * by[0])) for by in (beyond, -beyond)]
+    assert any(off_line)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_dtype_is_kept(name: str) -> None:
+def test_the_dtype_is_kept(name: str) -> None:
     f = get_activation(name)
     a, d = np.array([0.5, -0.5], np.float32), np.array([0.1, 2.0], np.float32)
     assert {f.value(a).dtype, f.change(a, d).dtype, f.slope(a).dtype, f.kink_distance(a).dtype} == {a.dtype}

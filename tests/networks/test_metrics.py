@@ -1,4 +1,4 @@
-"""Scores against a confusion matrix made by hand; evaluation of labels and of real targets."""
+"""Scores compared with a hand-made confusion matrix; evaluation of labels and of real targets."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def test_scores_are_those_of_a_confusion_matrix_made_by_hand() -> None:
     assert [scores.support for scores in classes] == [3, 2, 0, 1, 0]
 
 
-def test_precision_and_recall_are_not_each_other() -> None:
+def test_precision_and_recall_are_not_exchanged() -> None:
     _, classes, _ = score(np.array([0, 0, 0, 1]), np.array([0, 1, 1, 1]), 2)
     assert [scores.precision for scores in classes] == pytest.approx([1, 1 / 3])
     assert [scores.recall for scores in classes] == pytest.approx([1 / 3, 1])
     assert [scores.f1 for scores in classes] == pytest.approx([1 / 2, 1 / 2])
 
 
-def test_random_labels_are_counted_like_one_by_one() -> None:
+def test_counts_of_random_labels_are_those_of_counting_one_by_one() -> None:
     generator = np.random.default_rng(0)
     true, predicted = generator.integers(0, 7, (2, 500))
     accuracy, classes, confusion = score(true, predicted, 7)
@@ -58,10 +58,10 @@ def test_random_labels_are_counted_like_one_by_one() -> None:
 MIRROR = np.array([1.0, 0.0, 0.0, 1.0, 0.0, 0.0])
 
 
-def test_labels_are_evaluated_as_by_hand() -> None:
+def test_the_evaluation_of_labels_is_the_one_computed_by_hand() -> None:
     x, y = np.array([[0.0, 0.0], [1.0, 3.0], [5.0, 4.0]]), np.array([1, 1, 1], np.uint8)
     evaluation = evaluate(Network((2, 2)), MIRROR, x, y)
-    # Of equal outputs the first is taken.
+    # With equal outputs the first label is predicted.
     assert evaluation.confusion is not None
     assert evaluation.confusion.tolist() == [[0, 0], [2, 1]]
     assert evaluation.accuracy == pytest.approx(1 / 3)
@@ -84,20 +84,20 @@ def test_real_targets_have_a_loss_and_no_labels() -> None:
     assert evaluation.to_dict() == {"n_examples": 2, "loss": evaluation.loss}
 
 
-def test_labels_under_a_squared_loss_are_one_hot_and_still_counted() -> None:
+def test_labels_with_a_squared_loss_are_one_hot_rows_and_have_an_accuracy() -> None:
     x, y = np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([1, 1])
     evaluation = evaluate(Network((2, 2), loss="mean_squared_error"), MIRROR, x, y)
     assert evaluation.loss == pytest.approx(1 / 2)
     assert evaluation.accuracy == 1 / 2
 
 
-def test_a_label_that_no_example_has_still_has_its_row() -> None:
+def test_a_label_without_examples_has_a_row() -> None:
     evaluation = evaluate(Network((2, 2)), MIRROR, np.eye(2)[:1], np.array([0]))
     assert [scores.support for scores in evaluation.classes] == [1, 0]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_many_examples_are_evaluated_like_all_at_once(dtype: str) -> None:
+def test_an_evaluation_in_blocks_is_that_of_all_examples_at_once(dtype: str) -> None:
     generator = np.random.default_rng(1)
     network = Network((5, 6, 3))
     params = network.initial_params(2, dtype=dtype)
@@ -109,9 +109,9 @@ def test_many_examples_are_evaluated_like_all_at_once(dtype: str) -> None:
     assert evaluation.accuracy == network.accuracy(params, x, y)
 
 
-def test_the_result_is_the_same_after_json() -> None:
+def test_an_evaluation_is_the_same_after_json() -> None:
     evaluation = evaluate(Network((2, 2)), MIRROR, np.eye(2, dtype=np.float32), np.array([0, 1], np.uint8))
-    found = evaluation.to_dict()
-    assert json.loads(json.dumps(found)) == found
-    assert found["confusion_matrix"] == [[1, 0], [0, 1]]
-    assert found["macro_average"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0}
+    content = evaluation.to_dict()
+    assert json.loads(json.dumps(content)) == content
+    assert content["confusion_matrix"] == [[1, 0], [0, 1]]
+    assert content["macro_average"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0}

@@ -1,9 +1,10 @@
-"""Functions that Numba compiles when they are first called, keeping the machine code on the disk."""
+"""Functions that Numba compiles at their first call; the machine code is kept on disk."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import cache
 from pickle import UnpicklingError
 from typing import Any
 
@@ -15,36 +16,44 @@ __all__ = ["Kernel"]
 log = logging.getLogger("distnum")
 
 
-class _Announcement(event.Listener):  # type: ignore[misc]
-    """Says once that something is compiled, which takes seconds; what the disk has kept is not."""
+class _CompileListener(event.Listener):  # type: ignore[misc]
+    """Logs once that something is compiled, which takes seconds. Code read from disk is not logged."""
 
-    said = False
+    logged = False
 
     def on_start(self, event: Any) -> None:
-        if not self.said:
-            self.said = True
-            log.info("compiling ...  (once; the machine code is kept on the disk)")
+        if not self.logged:
+            self.logged = True
+            log.info("compiling ...  (once; the machine code is kept on disk)")
 
     def on_end(self, event: Any) -> None:
         pass
 
 
-event.register("numba:compile", _Announcement())
+@cache
+def _listen() -> None:
+    event.register("numba:compile", _CompileListener())
 
 
 class Kernel:
-    """A loop, compiled when it is first called; its machine code is kept on the disk, unless told otherwise."""
+    """A loop that is compiled at its first call.
+
+    Args:
+        function: The loop. Numba keeps its code by this function's file, name and closure.
+        keep: Whether to keep the machine code on disk.
+    """
 
     def __init__(self, function: Callable[..., None], keep: bool = True) -> None:
-        self._function = function
+        self.function = function
         self._keep = keep
         self._compiled: Any = None
 
     def _compile(self, cache: bool) -> Any:
-        return njit(cache=cache, nogil=True, error_model="numpy")(self._function)
+        _listen()
+        return njit(cache=cache, nogil=True, error_model="numpy")(self.function)
 
     def __call__(self, *arguments: Any) -> None:
-        """Run the loop; where machine code cannot be kept or read back, compile it anew."""
+        """Run the loop. If machine code cannot be written or read, compile without keeping it."""
         try:
             if self._compiled is None:
                 self._compiled = self._compile(cache=self._keep)

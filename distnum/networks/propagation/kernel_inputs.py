@@ -1,63 +1,91 @@
-"""Arrays laid out as the compiled loops read them."""
+"""Arrays in the layout that the compiled loops read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distnum.common.arrays import Array, Mask
 from distnum.networks.activations import Move
 from distnum.networks.losses import series_length
+from distnum.networks.propagation import passes
+from distnum.networks.propagation.compiled import Kernel
 
-__all__ = ["count_log_terms", "n_columns", "padded_stack", "side_by_side"]
+__all__ = ["Loop", "UnitArrays", "count_log_terms", "n_columns", "padded_stack", "side_by_side"]
 
-
-# Units are taken in groups of so many, which fill the vector registers.
+# Units are padded to multiples of 8, which fill the vector registers.
 _GROUP = 8
 
 
+class UnitArrays(NamedTuple):
+    """Chosen units of some examples and their numbers, side by side.
+
+    Attributes:
+        examples: Examples of the block that have chosen units, shape ``(n_examples,)``.
+        counts: Number of entries of each example, padding included, shape ``(n_examples,)``.
+        units: Unit of each entry, shape ``(n_examples, width)``; padding has the number ``n_units``.
+        data: Numbers of each entry, shape ``(n_examples, n_fields, width)``; zeros for padding.
+    """
+
+    examples: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    units: NDArray[np.int32]
+    data: Array
+
+
+class Loop(NamedTuple):
+    """A compiled loop over the rows of a layer, and what it reads.
+
+    Attributes:
+        kernel: A loop of ``kernels.py``.
+        arrays: The units that it follows.
+        more: Its arguments after ``total``.
+    """
+
+    kernel: Kernel
+    arrays: UnitArrays
+    more: tuple[Any, ...] = ()
+
+
 def n_columns(n_units: int) -> int:
-    """Columns of a sum over the examples: one for each unit, at least one for fillers, whole groups."""
+    """Columns of a sum over examples: one for each unit and at least one for padding, in whole groups."""
     return -(-(n_units + 1) // _GROUP) * _GROUP
 
 
 def padded_stack(arrays: Sequence[Array]) -> Array:
-    """Arrays of unequal shapes one above the other, filled up with zeros."""
+    """Stack arrays of unequal shapes along a new first axis, padded with zeros."""
     shape = np.max([array.shape for array in arrays], axis=0)
     padded = np.zeros((len(arrays), *shape), arrays[0].dtype)
-    for to, array in zip(padded, arrays, strict=True):
-        to[tuple(map(slice, array.shape))] = array
+    for target, array in zip(padded, arrays, strict=True):
+        target[tuple(map(slice, array.shape))] = array
     return padded
 
 
 def count_log_terms(move: Move, farthest: float, dtype: np.dtype) -> int:
-    """Terms of the logarithm in a unit's move; none where there is no logarithm, or too long a way."""
+    """Terms of the logarithm's series in a unit's change for shifts up to ``farthest``.
+
+    0 if its formula has no logarithm, or if no series is short enough.
+    """
     length = series_length(farthest, dtype) if move.kind == "softplus" else None
     return 0 if length is None else length.n_log_terms
 
 
 def side_by_side(
     chosen: Mask, fields: Sequence[Array], dtype: np.dtype, compact: bool, n_more: int = 0, grouped: bool = True
-) -> tuple[Any, Any, Any, Any]:
-    """Chosen units of each example and what belongs to them, laid out for a compiled loop.
+) -> UnitArrays:
+    """Put chosen units of each example and their numbers side by side for a compiled loop.
 
     Args:
-        chosen: which units, ``(n_examples, n_units)``.
-        fields: of all units, ``(n_examples, n_units)`` each.
-        compact: whether to leave out the units that are not chosen.
-        n_more: how many fields to leave room for.
-        grouped: whether to fill up with fillers to whole groups.
-
-    Returns:
-        ``examples (n_examples,)`` that have chosen units, ``counts (n_examples,)``, ``units
-        (n_examples, width)`` and ``data (n_examples, n_fields, width)``. What fills up the
-        groups is zero and moves nothing; where the units are not compact that goes for those
-        not chosen too.
+        chosen: The units to take, shape ``(n_examples, n_units)``.
+        fields: Numbers of all units, ``(n_examples, n_units)`` each.
+        dtype: Of the result.
+        compact: Whether to leave out the units that are not chosen. Otherwise their numbers are zeros.
+        n_more: Number of empty fields to add after ``fields``.
+        grouped: Whether to pad the units of each example to whole groups.
     """
-    from distnum.networks.propagation import passes
-
     examples = np.flatnonzero(chosen.any(axis=1))
     if len(examples) < len(chosen):
         chosen = chosen[examples]
@@ -72,10 +100,12 @@ def side_by_side(
     data = np.zeros((n_examples, len(fields) + n_more, width), dtype)
     for number, field in enumerate(fields):
         if compact:
-            passes.take_units(field, examples, units, counts, data[:, number])
+            passes.take_units(field, examples, units, counts, data, number)
         else:
-            some = field if n_examples == len(field) else field[examples]
-            np.multiply(some, chosen, out=data[:, number, :n_units])
+            of_examples = field if n_examples == len(field) else field[examples]
+            np.multiply(of_examples, chosen, out=data[:, number, :n_units])
     if not compact:
-        return examples, np.full(n_examples, width), np.zeros((n_examples, width), np.int32), data
-    return examples, -(-counts // _GROUP) * _GROUP if grouped else counts, units, data
+        counts, units = np.full(n_examples, width), np.zeros((n_examples, width), np.int32)
+    elif grouped:
+        counts = -(-counts // _GROUP) * _GROUP
+    return UnitArrays(examples, counts, units, data)

@@ -1,14 +1,14 @@
 """The compiled inner loops of difference propagation.
 
-For every row of a layer and every example whose input there is not zero, they follow all
-units of the layer from the shift of their pre-activation to the change of the loss, and add
-that up. Every operation is one IEEE operation (nothing is fused or reordered), in an order
-that depends on the arguments alone; the interpreter lock is released.
+For every row of a layer and every example whose input is not zero there, they follow all units of
+the layer from the shift of their pre-activation to the change of the loss, and sum the changes.
+Every operation is one IEEE operation (nothing is fused or reordered), in an order that depends on
+the arguments alone. The interpreter lock is released.
 
-A kernel is made for a few constants (how many terms a series has, how a unit moves), which
-the compiler then unrolls, so that the innermost loop fills the vector registers. Formulas and
-loops share this file because Numba keeps machine code by the file that a loop stands in: code
-made from a formula of another file would outlive a change of it.
+A loop is made for a few constants (the number of terms of a series, how a unit's output changes),
+which the compiler unrolls, so that the innermost loop fills the vector registers. Formulas and
+loops share this file because Numba keeps machine code by the file of a loop: code made from a
+formula in another file would stay in use after that formula is changed.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ KINDS = {
     "sign": SIGN,
     "quantize": QUANTIZE,
 }
-"""How a unit can move; see ``activations.Move``."""
+"""Numbers of the formulas for the change of a unit's output; see ``activations.Move``."""
 
-# Rows of a layer that are pushed through later layers at once: their moves fill the vector registers.
+# Rows of a layer that are followed through later layers at once: they fill the vector registers.
 _LANES = 8
 
 
 @njit(nogil=True, error_model="numpy")
 def _shared(kind: Any, d: Any) -> Any:
-    """What the moves of all units share at one shift ``d``."""
+    """The part of ``_move`` that depends on the shift ``d`` alone, and so is shared by all units."""
     if kind == TANH:
         return tanh(d)
     if kind in (SIGMOID, SOFTPLUS):
@@ -54,14 +54,14 @@ def _shared(kind: Any, d: Any) -> Any:
     return d
 
 
-# tanh(x) = x - x^3/3 + 2 x^5/15 - ...; as many terms as a series of expm1 with the same limits.
+# tanh(x) = x - x^3/3 + 2 x^5/15 - ... In _TANH_TERMS: terms that are as exact as those of expm1 (the keys).
 _TANH_SERIES = (1.0, -1 / 3, 2 / 15, -17 / 315, 62 / 2835, -1382 / 155925, 21844 / 6081075, -929569 / 638512875)
 _TANH_TERMS = {0: 0, 3: 2, 5: 4, 9: 8}
 
 
 @njit(nogil=True, error_model="numpy")
 def _shared_by_series(kind: Any, n_terms: Any, d: Any, dtype: Any) -> Any:
-    """The same as ``_shared`` from series, if there are terms."""
+    """``_shared`` by series; exactly ``_shared`` if ``n_terms`` is zero."""
     if n_terms == 0:
         return _shared(kind, d)
     if kind == TANH:
@@ -77,7 +77,7 @@ def _shared_by_series(kind: Any, n_terms: Any, d: Any, dtype: Any) -> Any:
 
 @njit(nogil=True, error_model="numpy")
 def _expm1_by_series(n_terms: Any, x: Any, dtype: Any) -> Any:
-    """``x + x^2 / 2! + ...``; ``expm1`` itself if there are no terms."""
+    """``expm1(x) = x + x^2 / 2! + ...``; exactly ``expm1`` if ``n_terms`` is zero."""
     if n_terms == 0:
         return expm1(x)
     one = dtype.type(1)
@@ -89,7 +89,7 @@ def _expm1_by_series(n_terms: Any, x: Any, dtype: Any) -> Any:
 
 @njit(nogil=True, error_model="numpy")
 def _log_of_ratio(n_log_terms: Any, u: Any, v: Any, dtype: Any) -> Any:
-    """``log((1 + u) / (1 + v))``, as ``2 atanh((u - v) / (2 + u + v))``; without terms from ``log1p``."""
+    """``log((1 + u) / (1 + v))`` as ``2 atanh((u - v) / (2 + u + v))``; by ``log1p`` if ``n_log_terms`` is zero."""
     if n_log_terms == 0:
         return log1p(u) - log1p(v)
     one, two = dtype.type(1), dtype.type(2)
@@ -103,7 +103,7 @@ def _log_of_ratio(n_log_terms: Any, u: Any, v: Any, dtype: Any) -> Any:
 
 @njit(nogil=True, error_model="numpy")
 def _log_of_mean(p: Any, t: Any, v: Any) -> Any:
-    """``log(sum_c p_c exp(t v_c))``, where ``log1p(sum_c p_c expm1(t v_c))`` would lose most of its one."""
+    """``log(sum_c p_c exp(t v_c))``, for sums so small that ``log1p(sum_c p_c expm1(t v_c))`` would cancel."""
     largest = t * v[0]
     for c in range(1, len(p)):
         largest = max(largest, t * v[c])
@@ -115,7 +115,16 @@ def _log_of_mean(p: Any, t: Any, v: Any) -> Any:
 
 @njit(nogil=True, error_model="numpy")
 def _move(kind: Any, n_move_terms: Any, k0: Any, k1: Any, d: Any, e: Any, dtype: Any) -> Any:
-    """``f(a + d) - f(a)`` of one unit with constants ``k0`` and ``k1``; the identities stand in ``activations.py``."""
+    """``f(a + d) - f(a)`` of a unit with constants ``k0`` and ``k1``, by the identities in ``activations.py``.
+
+    Args:
+        kind: One of ``KINDS``' numbers.
+        n_move_terms: Terms of the logarithm's series in ``softplus``; zero for ``log1p``.
+        k0, k1: Results of ``Move.constants``.
+        d: The shift.
+        e: ``_shared(kind, d)``.
+        dtype: Of all numbers.
+    """
     zero, one, two = dtype.type(0), dtype.type(1), dtype.type(2)
     if kind == LINE:
         return k0 * d
@@ -137,24 +146,25 @@ def _move(kind: Any, n_move_terms: Any, k0: Any, k1: Any, d: Any, e: Any, dtype:
 
 @cache
 def straight_kernel(n_terms: int, n_log_terms: int, compact: bool) -> Kernel:
-    """Units that move along a straight line, at pairs of points ``+d`` and ``-d``.
+    """Loop for units on a straight line of slope ``g``, at pairs of points ``+d`` and ``-d``.
 
-    The output of a unit moves by ``g d`` and the loss along it by ``log(1 + u) - l g d`` with
-    ``u = sum_k c_k (g d)^k``. Split into its odd part ``o`` and its even part ``e``, the
-    difference of the two logarithms is ``2 atanh(o / (1 + e))``: nothing cancels in it.
+    The output of a unit changes by ``g d`` and the loss by ``log(1 + u) - l g d`` with
+    ``u = sum_k c_k (g d)^k``. With the odd part ``o`` and the even part ``e`` of ``u``, the
+    difference of the logarithms at the two points is ``2 atanh(o / (1 + e))``: nothing cancels in it.
 
     Args:
-        n_terms: of the series, odd.
-        n_log_terms: of the series of ``atanh``; zero where there is no logarithm.
-        compact: whether the units of an example are some of the layer's.
+        n_terms: Terms of the series ``u``, odd.
+        n_log_terms: Terms of the series of ``atanh``; zero for a loss without logarithm.
+        compact: Whether the entries of an example are some of the layer's units, not all in order.
 
     Returns:
-        a function of ``inputs (n_rows, all examples)``; ``rows`` to take; the pairs' ``points
-        (n_pairs, 2)``, shifts for an input of one, and ``weights (n_pairs,)``; the
-        ``examples (n_examples,)`` to take; for each of them how many of its units to take,
-        ``counts (n_examples,)``, and which they are, ``units (n_examples, width)``; their
-        ``data (n_examples, n_terms + 1, width)``: ``g l`` and ``c_k g^k``; and ``total
-        (n_taken_rows, >= n_units)``, which is added to.
+        A function of
+
+        - ``inputs (n_rows, all examples)`` of the layer, and the ``rows`` to take;
+        - ``points (n_pairs, 2)``, shifts for an input of one, and ``weights (n_pairs,)`` of the pairs;
+        - ``examples``, ``counts``, ``units`` and ``data`` as in ``kernel_inputs.UnitArrays``, with the
+          ``n_terms + 1`` fields ``g l`` and ``c_k g^k``;
+        - ``total (n_taken_rows, >= n_units)``, to which the weighted changes of the loss are added.
     """
 
     def kernel(
@@ -210,21 +220,21 @@ def straight_kernel(n_terms: int, n_log_terms: int, compact: bool) -> Kernel:
 def bent_kernel(
     kind: str | Callable[[float], float], n_terms: int, n_log_terms: int, n_move_terms: int, compact: bool
 ) -> Kernel:
-    """Units that move along a curve or over a kink, at any pair of points.
+    """Loop for units on a curve or over a kink, at any pair of points.
 
-    As ``straight_kernel``, but ``t = f(a + d) - f(a)`` is computed at either point, and
+    As ``straight_kernel``, but ``t = f(a + d) - f(a)`` is computed at each point, and
     ``log((1 + u) / (1 + v))`` as ``2 atanh((u - v) / (2 + u + v))``.
 
     Args:
-        kind: how a unit moves, of ``KINDS``, or a compiled function ``f``.
-        n_terms: of the series.
-        n_log_terms: of the series of ``atanh``; zero where there is no logarithm.
-        n_move_terms: the same for the logarithm in ``softplus``; zero takes ``log1p``.
-        compact: whether the units of an example are some of the layer's.
+        kind: Name in ``KINDS``, or a compiled function ``f``.
+        n_terms: Terms of the series ``u``.
+        n_log_terms: Terms of the series of ``atanh``; zero for a loss without logarithm.
+        n_move_terms: Terms of the logarithm's series in ``softplus``; zero for ``log1p``.
+        compact: As in ``straight_kernel``.
 
     Returns:
-        a function as that of ``straight_kernel``, with ``data (n_examples, n_terms + 3,
-        width)``: the two constants of the unit's move, ``l``, and ``c_k``.
+        A function as ``straight_kernel`` returns, with the ``n_terms + 3`` fields: two constants of the
+        unit's change, ``l``, and ``c_k``.
     """
     number = KINDS[kind] if isinstance(kind, str) else USER
 
@@ -276,12 +286,11 @@ def bent_kernel(
 
 @cache
 def outputs_kernel(kind: str | Callable[[float], float]) -> Kernel:
-    """Units whose moves are too long for a series: softmax cross-entropy from every output.
+    """Loop for changes that are too large for a series: softmax cross-entropy from all outputs.
 
     Returns:
-        a function as that of ``bent_kernel``, with ``data (n_examples, 3, width)`` and, at
-        the end, the probabilities ``p (n_examples, n_outputs)`` and the directions
-        ``v (1 or n_examples, n_outputs, n_units)``.
+        A function as ``bent_kernel`` returns, with three fields in ``data`` and two more arguments: the
+        probabilities ``p (n_examples, n_outputs)`` and the directions ``v (1 or n_examples, n_outputs, n_units)``.
     """
     number = KINDS[kind] if isinstance(kind, str) else USER
 
@@ -315,7 +324,7 @@ def outputs_kernel(kind: str | Callable[[float], float]) -> Kernel:
                     e1, e2 = _shared(number, d1), _shared(number, d2)
                     for j in range(counts[example]):
                         unit = units[example, j]
-                        if unit >= directions.shape[1]:  # a filler
+                        if unit >= directions.shape[1]:  # padding
                             continue
                         k0, k1 = c[0, j], c[1, j]
                         t1 = _move(number, 0, k0, k1, d1, e1, dtype)
@@ -335,33 +344,36 @@ def outputs_kernel(kind: str | Callable[[float], float]) -> Kernel:
 
 
 @njit(nogil=True, error_model="numpy")
-def _times_weights(moves: Any, weights: Any, n_in: Any, n_out: Any, product: Any) -> None:
-    """What ``n_in`` moves, in a lane of their own each, move the ``n_out`` pre-activations of the next layer by."""
-    zero = moves.dtype.type(0)
+def _times_weights(changes: Any, weights: Any, n_in: Any, n_out: Any, product: Any) -> None:
+    """Write the shifts of the ``n_out`` next pre-activations from the changes of the ``n_in`` outputs before.
+
+    ``changes (>= n_in, lanes)``, ``weights (>= n_in * n_out,)`` and ``product (>= n_out, lanes)``.
+    """
+    zero = changes.dtype.type(0)
     for m in range(n_out):
         for lane in range(2 * _LANES):
             product[m, lane] = zero
-    # Four moves at once: the sums are read and written a quarter as often.
+    # Four outputs at once: the sums are read and written a quarter as often.
     n_fours = n_in - n_in % 4
     for k in range(0, n_fours, 4):
         some = False
         for lane in range(2 * _LANES):
-            some |= moves[k, lane] != zero or moves[k + 1, lane] != zero
-            some |= moves[k + 2, lane] != zero or moves[k + 3, lane] != zero
+            some |= changes[k, lane] != zero or changes[k + 1, lane] != zero
+            some |= changes[k + 2, lane] != zero or changes[k + 3, lane] != zero
         if not some:
             continue
         for m in range(n_out):
             w0, w1 = weights[k * n_out + m], weights[(k + 1) * n_out + m]
             w2, w3 = weights[(k + 2) * n_out + m], weights[(k + 3) * n_out + m]
             for lane in range(2 * _LANES):
-                product[m, lane] += (w0 * moves[k, lane] + w1 * moves[k + 1, lane]) + (
-                    w2 * moves[k + 2, lane] + w3 * moves[k + 3, lane]
+                product[m, lane] += (w0 * changes[k, lane] + w1 * changes[k + 1, lane]) + (
+                    w2 * changes[k + 2, lane] + w3 * changes[k + 3, lane]
                 )
     for k in range(n_fours, n_in):
         for m in range(n_out):
             w0 = weights[k * n_out + m]
             for lane in range(2 * _LANES):
-                product[m, lane] += w0 * moves[k, lane]
+                product[m, lane] += w0 * changes[k, lane]
 
 
 @njit(nogil=True, error_model="numpy")
@@ -376,7 +388,18 @@ def _add_changes(
     weight: Any,
     total: Any,
 ) -> None:
-    """Add the weighted changes of one example's loss, where its outputs move by ``deltas (n_outputs, lanes)``."""
+    """Add the weighted changes of one example's loss for changes of its outputs, ``deltas (n_outputs, lanes)``.
+
+    Args:
+        deltas: The first half of the lanes belongs to a pair's first point, the second half to the second.
+        u: Scratch space, shape ``(lanes,)``.
+        slopes, label: ``LossPoint.factors`` and ``labels`` of the example.
+        loss: Whether the loss is cross-entropy, and the numbers of terms of its two series.
+        moved: The rows of ``total`` that the lanes belong to.
+        unit: The column of ``total``.
+        weight: Weight of the pair.
+        total: Sums to add to.
+    """
     dtype = deltas.dtype
     softmax, n_terms, n_log_terms = loss
     zero, two = dtype.type(0), dtype.type(2)
@@ -406,7 +429,7 @@ def _add_changes(
 
 @njit(nogil=True, error_model="numpy")
 def _moved_rows(inputs: Any, rows: Any, example: Any, moved: Any) -> Any:
-    """List which of the rows an example moves, and return how many they are."""
+    """List the rows whose input is not zero in an example in ``moved``, and return their number."""
     n_moved = 0
     for i in range(len(rows)):
         moved[n_moved] = i
@@ -416,20 +439,21 @@ def _moved_rows(inputs: Any, rows: Any, example: Any, moved: Any) -> Any:
 
 @cache
 def push_kernel(kind: str | Callable[[float], float], loss: str, n_terms: int, n_log_terms: int) -> Kernel:
-    """Units whose moves go through all later layers as they are.
+    """Loop that pushes the changes of units through all later layers as they are.
 
     Args:
-        kind: how a unit moves, as that of ``bent_kernel``.
+        kind: As in ``bent_kernel``.
         loss: ``"cross_entropy"`` or ``"mean_squared_error"``.
-        n_terms, n_log_terms: of the series in the formulas of both; zero takes the functions themselves.
+        n_terms, n_log_terms: Terms of the series in the formulas of both; zero for the functions themselves.
 
     Returns:
-        a function as that of ``bent_kernel``, with ``data (n_examples, 2, width)``: the two
-        constants of the unit's move; and, at the end, of the later layers the ``weights_of``
-        all, in one flat array, where each layer's ``start``, their ``sizes``, and the
-        ``constants (n_examples, 2, all hidden units of theirs)`` of their units' moves; of the
-        loss the ``slopes (n_examples, n_outputs)``, which are probabilities or residuals, and
-        the ``labels (n_examples,)``.
+        A function as ``bent_kernel`` returns, with two fields in ``data``, the constants of the unit's
+        change, and six more arguments:
+
+        - ``weights_of`` all layers in one flat array, the ``starts`` of the later layers in it, and
+          their ``sizes``; the first layer's start is that of the first unit's row;
+        - ``constants (n_examples, 2, n_later_hidden_units)`` of the later units' changes;
+        - ``slopes (n_examples, n_outputs)`` and ``labels (n_examples,)`` of the loss, see ``losses.LossPoint``.
     """
     number = KINDS[kind] if isinstance(kind, str) else USER
     n_shared_terms = _TANH_TERMS[n_terms] if number == TANH else n_terms
@@ -454,7 +478,7 @@ def push_kernel(kind: str | Callable[[float], float], loss: str, n_terms: int, n
     ) -> None:
         dtype = inputs.dtype
         zero = dtype.type(0)
-        both = 2 * _LANES  # lanes of a pair's first point, then of its second
+        both = 2 * _LANES  # the lanes of a pair's first point, then those of its second
         now, after = np.empty((max(sizes), both), dtype), np.empty((max(sizes), both), dtype)
         t, u = np.empty(both, dtype), np.empty(both, dtype)
         moved = np.empty(len(rows), np.int64)
@@ -500,18 +524,21 @@ def push_kernel(kind: str | Callable[[float], float], loss: str, n_terms: int, n
 
 @cache
 def kinks_kernel(kind: str, loss: str, n_terms: int, n_log_terms: int) -> Kernel:
-    """Units with which the outputs move in proportion, but for a few later units that bend; see ``kinks.py``.
+    """Loop for units whose change takes a few later units off their straight lines; see ``kinks.py``.
 
     Args:
-        kind: how a unit moves, of ``KINDS``: in straight pieces.
-        loss, n_terms, n_log_terms: as those of ``push_kernel``.
+        kind: Name in ``KINDS`` of a piecewise linear activation.
+        loss, n_terms, n_log_terms: As in ``push_kernel``.
 
     Returns:
-        a function as that of ``push_kernel`` up to ``total``, and then of the directions ``v (n_examples,
-        n_outputs, n_units)``; of how many later units bend ``n_bends (n_examples,)``, their
-        ``constants (n_examples, 2, most)`` and ``bend_slopes (n_examples, most)``, and their answers
-        ``to_units (n_examples, most, n_units)``, ``to_bends (n_examples, most, most)`` and
-        ``to_outputs (n_examples, n_outputs, most)``; and of the loss ``slopes`` and ``labels``.
+        A function as ``push_kernel`` returns up to ``total``, and then of
+
+        - ``v (n_examples, n_outputs, n_units)``, the directions;
+        - ``n_kinks (n_examples,)``, the number of later units off their lines, and their ``constants
+          (n_examples, 2, most)`` and ``kink_slopes (n_examples, most)``;
+        - ``to_units (n_examples, most, n_units)``, ``to_kinks (n_examples, most, most)`` and
+          ``to_outputs (n_examples, n_outputs, most)`` of ``Kinks``, padded;
+        - ``slopes`` and ``labels`` of the loss.
     """
     number = KINDS[kind]
     of_loss = (loss == "cross_entropy", n_terms, n_log_terms)
@@ -556,26 +583,26 @@ def kinks_kernel(kind: str, loss: str, n_terms: int, n_log_terms: int) -> Kernel
                                 d = points[pair, point] * z
                                 t[point * _LANES + lane] = _move(number, 0, k0, k1, d, d, dtype)
                         for k in range(n_kinks[example]):
-                            answer = to_units[example, k, unit]
+                            response = to_units[example, k, unit]
                             for lane in range(both):
-                                shift[lane] = answer * t[lane]
+                                shift[lane] = response * t[lane]
                             for earlier in range(k):
-                                answer = to_kinks[example, k, earlier]
+                                response = to_kinks[example, k, earlier]
                                 for lane in range(both):
-                                    shift[lane] += answer * kinks[earlier, lane]
+                                    shift[lane] += response * kinks[earlier, lane]
                             c0, c1 = constants[example, 0, k], constants[example, 1, k]
                             slope = kink_slopes[example, k]
                             for lane in range(both):
                                 d = shift[lane]
                                 kinks[k, lane] = _move(number, 0, c0, c1, d, d, dtype) - slope * d
                         for c in range(len(deltas)):
-                            answer = v[example, c, unit]
+                            response = v[example, c, unit]
                             for lane in range(both):
-                                deltas[c, lane] = answer * t[lane]
+                                deltas[c, lane] = response * t[lane]
                             for k in range(n_kinks[example]):
-                                answer = to_outputs[example, c, k]
+                                response = to_outputs[example, c, k]
                                 for lane in range(both):
-                                    deltas[c, lane] += answer * kinks[k, lane]
+                                    deltas[c, lane] += response * kinks[k, lane]
                         changed = moved[first : first + n]
                         _add_changes(
                             deltas, u, slopes[example], labels[example], of_loss, changed, unit, weights[pair], total
@@ -585,13 +612,13 @@ def kinks_kernel(kind: str, loss: str, n_terms: int, n_log_terms: int) -> Kernel
 
 
 def _with_users_move(kernel: Any, f: Any) -> Kernel:
-    """The same loop around a compiled function of the user's, whose machine code is not kept."""
+    """The loop with a compiled function ``f`` of the user in place of ``_move``; its machine code is not kept."""
 
     @njit(nogil=True, error_model="numpy")
     def move(kind: Any, n_move_terms: Any, k0: Any, k1: Any, d: Any, e: Any, dtype: Any) -> Any:
         return f(k0 + d) - f(k0)
 
-    # Standing for the global name, not for a cell of the closure, the functions here do not
-    # become a part of the key by which Numba keeps machine code.
+    # In place of the global name, not in a cell of the closure: the function does not become part of
+    # the key by which Numba keeps machine code.
     namespace = kernel.__globals__ | {"_move": move}
     return Kernel(FunctionType(kernel.__code__, namespace, kernel.__name__, None, kernel.__closure__), keep=False)

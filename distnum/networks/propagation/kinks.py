@@ -1,10 +1,10 @@
-"""Which later units leave their straight lines when a unit moves, and how all of them are linked.
+"""Which later units leave their straight lines when a unit's output changes, and how they are linked.
 
-In a network of straight pieces a change that meets no kink reaches the outputs in proportion.
-Where it does meet some, it is that proportional change and, for each later unit over whose kink
-it goes, the *bend*: what the unit's output moves by beyond its straight line. A bend goes on in
-proportion itself, and adds to the shifts of the units after it that bend too. So a few numbers
-for each bending unit say what otherwise whole layers would have to be computed for.
+In a piecewise linear network a change that meets no kink reaches the outputs in proportion. If it
+takes some later units over a kink, the change of the outputs is the proportional change plus, for
+each such unit, the effect of its *bend*: the change of the unit's output minus the change along its
+line. A bend travels on in proportion, and shifts later units that may bend too. So a few numbers
+for each bending unit replace a pass through whole layers.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from distnum.networks.activations import Activation
 
 __all__ = ["Kinks", "LaterLayer", "later_kinks"]
 
-# A hair less than the distance to a kink, for the rounding of the products.
-_HAIR = 1e-5
+# Distances to kinks are shortened by this share, to allow for the rounding of the products.
+_MARGIN = 1e-5
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class LaterLayer:
     """A hidden layer after the units that move, at some examples.
 
     Attributes:
-        weights: into it, from the layer before (from the units that move: from those alone).
-        sizes: ``|weights|``.
-        preactivations: shape ``(n_examples, n_units)``.
+        weights: Weights into the layer; into the first one only those from the units that move.
+        sizes: Absolute values of ``weights``.
+        preactivations: Shape ``(n_examples, n_units)``.
     """
 
     weights: Array
@@ -41,14 +41,15 @@ class LaterLayer:
 
 @dataclass(frozen=True)
 class Kinks:
-    """The later units of one example that some unit's move may take over a kink, layer by layer.
+    """The later units of one example that may leave their straight lines, layer by layer.
 
     Attributes:
-        preactivations, slopes: of theirs, shape ``(n_bends,)``.
-        to_units: how their pre-activations answer a change of the output of each unit that
-            moves, along straight lines, shape ``(n_bends, n_units)``.
-        to_bends: how they answer a bend of each other, ``(n_bends, n_bends)``: of row by column.
-        to_outputs: how the outputs answer their bends, ``(n_outputs, n_bends)``.
+        preactivations, slopes: Of these units, shape ``(n_kinks,)``.
+        to_units: Derivative of their pre-activations along the output of each unit that moves, with all
+            units on their lines, shape ``(n_kinks, n_units)``.
+        to_kinks: Derivative of their pre-activations (rows) along each other's bends (columns), shape
+            ``(n_kinks, n_kinks)``.
+        to_outputs: Derivative of the outputs along their bends, shape ``(n_outputs, n_kinks)``.
     """
 
     preactivations: Array
@@ -59,8 +60,16 @@ class Kinks:
 
 
 @dataclass(frozen=True)
-class _InLayer:
-    """Those of one layer; ``largest`` are bounds of their bends, ``(n_units, n_bends)``."""
+class _LayerKinks:
+    """The units of one layer that may bend for one example.
+
+    Attributes:
+        layer: Index of the layer in the list of later layers.
+        units: Units of the layer, shape ``(n_kinks,)``.
+        to_units: Transposed ``Kinks.to_units``, shape ``(n_units, n_kinks)``.
+        to_kinks: For each earlier layer with bends, shape ``(n_earlier_kinks, n_kinks)``.
+        largest: Bound of the bend of each unit for each unit that moves, shape ``(n_units, n_kinks)``.
+    """
 
     layer: int
     units: NDArray[np.intp]
@@ -72,75 +81,76 @@ class _InLayer:
 def later_kinks(
     layers: Sequence[LaterLayer], last_weights: Array, activation: Activation, t_max: Array
 ) -> tuple[Mask | None, dict[int, Kinks]]:
-    """Whether all later units stay on their straight lines when one unit moves, and which may not.
+    """Find for which units all later units stay on their straight lines, and which later units may not.
 
-    A bound that holds for all units that move at once leaves few later units in question;
-    those are looked at one by one.
+    A bound over all moving units at once leaves few later units to look at; those are tested one by one.
 
     Args:
-        layers: the hidden layers after that of the units.
-        last_weights: into the outputs.
-        activation: of all of them, with straight pieces.
-        t_max: the farthest that each unit's output moves, ``(n_examples, n_units)``.
+        layers: The hidden layers after that of the units.
+        last_weights: Weights into the outputs.
+        activation: The piecewise linear activation of all layers.
+        t_max: Largest change of each unit's output, shape ``(n_examples, n_units)``.
 
     Returns:
-        for which units all stay, ``(n_examples, n_units)``, None if for all; and, by example, the
-        later units that may bend for one of the others. An activation that jumps has no such bends: its
-        examples are left out.
+        The units for which all later units stay, shape ``(n_examples, n_units)``, or None if that is all
+        units; and, by example, the later units that may bend for one of the others. The dictionary is
+        empty for an activation that jumps, whose bends have no bound.
     """
     straight = np.ones(t_max.shape, np.bool_)
     finite = np.where(np.isfinite(t_max), t_max, np.finfo(t_max.dtype).max ** 0.5)
     follow = bool(np.isfinite(activation.steepest))
     slopes: list[Array] = []
-    found: dict[int, list[_InLayer]] = {}
+    by_example: dict[int, list[_LayerKinks]] = {}
     bound = finite.max(axis=1, keepdims=True) * layers[0].sizes.max(axis=0)
     for number, layer in enumerate(layers):
         a = layer.preactivations
-        distance = activation.kink_distance(a) * a.dtype.type(1 - _HAIR)
+        distance = activation.kink_distance(a) * a.dtype.type(1 - _MARGIN)
         slopes.append(activation.slope(a))
-        asked = bound >= distance
-        for example in np.flatnonzero(asked.any(axis=1)).tolist():
-            near = np.flatnonzero(asked[example])
-            before = found.get(example, [])
+        in_question = bound >= distance
+        for example in np.flatnonzero(in_question.any(axis=1)).tolist():
+            near = np.flatnonzero(in_question[example])
+            before = by_example.get(example, [])
             to_units, to_kinks = _responses(layers[: number + 1], near, [s[example] for s in slopes], before)
             shift = finite[example][:, None] * np.abs(to_units)
-            for one, response in zip(before, to_kinks, strict=True):
-                shift += one.largest @ np.abs(response)
+            for earlier, response in zip(before, to_kinks, strict=True):
+                shift += earlier.largest @ np.abs(response)
             leaves = shift >= distance[example][near]
             straight[example] &= ~leaves.any(axis=1)
             some = leaves.any(axis=0)
             if follow and some.any():
-                # Beyond its line a unit moves no more than its shift at the steepest slope.
+                # A unit's bend is at most its shift times the steepest slope.
                 largest = activation.steepest * np.where(leaves, shift, 0)[:, some]
-                kept = _InLayer(number, near[some], to_units[:, some], [one[:, some] for one in to_kinks], largest)
-                found.setdefault(example, []).append(kept)
+                to_some = [response[:, some] for response in to_kinks]
+                kinked = _LayerKinks(number, near[some], to_units[:, some], to_some, largest)
+                by_example.setdefault(example, []).append(kinked)
         if number < len(layers) - 1:
             steepness = np.abs(slopes[-1])
             if follow:
-                steepness = np.where(asked, a.dtype.type(activation.steepest), steepness)
+                steepness = np.where(in_question, a.dtype.type(activation.steepest), steepness)
             bound = (bound * steepness) @ layers[number + 1].sizes
     if straight.all():
         return None, {}
     return straight, {
-        example: _joined(layers, last_weights, [s[example] for s in slopes], example, of_layers)
-        for example, of_layers in found.items()
+        example: _joined(layers, last_weights, [s[example] for s in slopes], example, kinked)
+        for example, kinked in by_example.items()
     }
 
 
 def _responses(
-    layers: Sequence[LaterLayer], near: NDArray[np.intp], slopes: Sequence[Array], before: Sequence[_InLayer]
+    layers: Sequence[LaterLayer], near: NDArray[np.intp], slopes: Sequence[Array], before: Sequence[_LayerKinks]
 ) -> tuple[Array, list[Array]]:
-    """How some units of the last of the layers answer, along straight lines.
+    """Derivatives of the pre-activations of the units ``near`` of the last layer, with all units on their lines.
 
     Returns:
-        for the units that move ``(n_units, n_near)``, and for each of those that bend before.
+        Along the output of each unit that moves, shape ``(n_units, n_near)``; and along the bends of
+        each of the layers ``before``, shape ``(n_kinks, n_near)``.
     """
     response = layers[-1].weights[:, near]
     to_kinks: dict[int, Array] = {}
     for between in range(len(layers) - 2, -1, -1):
-        to_kinks |= {one.layer: response[one.units] for one in before if one.layer == between}
+        to_kinks |= {kinked.layer: response[kinked.units] for kinked in before if kinked.layer == between}
         response = layers[between].weights @ (slopes[between][:, None] * response)
-    return response, [to_kinks[one.layer] for one in before]
+    return response, [to_kinks[kinked.layer] for kinked in before]
 
 
 def _joined(
@@ -148,26 +158,25 @@ def _joined(
     last_weights: Array,
     slopes: Sequence[Array],
     example: int,
-    of_layers: Sequence[_InLayer],
+    by_layer: Sequence[_LayerKinks],
 ) -> Kinks:
-    """The units of several layers side by side."""
-    sizes = [len(one.units) for one in of_layers]
-    starts = np.concatenate([[0], np.cumsum(sizes)])
+    """The bending units of all layers of one example, side by side."""
+    starts = np.concatenate([[0], np.cumsum([len(kinked.units) for kinked in by_layer])])
     to_kinks = np.zeros((starts[-1], starts[-1]), last_weights.dtype)
     to_outputs = []
-    for number, one in enumerate(of_layers):
-        here = slice(starts[number], starts[number + 1])
-        for earlier, response in enumerate(one.to_kinks):
-            to_kinks[here, starts[earlier] : starts[earlier + 1]] = response.T
-        following = [*(layer.weights for layer in layers[one.layer + 1 :]), last_weights]
-        response = following[0][one.units]
-        for weights, slope in zip(following[1:], slopes[one.layer + 1 :], strict=True):
+    for number, kinked in enumerate(by_layer):
+        rows = slice(starts[number], starts[number + 1])
+        for earlier, response in enumerate(kinked.to_kinks):
+            to_kinks[rows, starts[earlier] : starts[earlier + 1]] = response.T
+        following = [*(layer.weights for layer in layers[kinked.layer + 1 :]), last_weights]
+        response = following[0][kinked.units]
+        for weights, slope in zip(following[1:], slopes[kinked.layer + 1 :], strict=True):
             response = (response * slope) @ weights
         to_outputs.append(response.T)
     return Kinks(
-        preactivations=np.concatenate([layers[one.layer].preactivations[example, one.units] for one in of_layers]),
-        slopes=np.concatenate([slopes[one.layer][one.units] for one in of_layers]),
-        to_units=np.concatenate([one.to_units.T for one in of_layers]),
+        preactivations=np.concatenate([layers[k.layer].preactivations[example, k.units] for k in by_layer]),
+        slopes=np.concatenate([slopes[k.layer][k.units] for k in by_layer]),
+        to_units=np.concatenate([k.to_units.T for k in by_layer]),
         to_kinks=to_kinks,
         to_outputs=np.concatenate(to_outputs, axis=1),
     )

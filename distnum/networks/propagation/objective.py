@@ -1,28 +1,28 @@
-"""Difference propagation: the numerical gradient of a network without forward passes.
+"""Difference propagation: the numerical gradient of a network without a forward pass for each parameter.
 
-Moving one weight ``W_l[i, j]`` by ``s`` moves one pre-activation of each example ``b``, by
-``s * z[b, i]``, where ``z`` is the layer's input (a bias counts as a weight of an input
-that is always one). Nothing before it moves. So the change is followed, not the value:
+Shifting one weight ``W_l[i, j]`` by ``s`` shifts one pre-activation of each example ``b``, by
+``s * z[b, i]``, where ``z`` is the layer's input (a bias is a weight of an input that is always
+one). Nothing before it changes. So the change is followed instead of the value:
 
-1. Where ``z[b, i]`` is zero nothing moves; the pair of example and input is skipped.
-2. The unit's output moves by ``t = f(a + s z) - f(a)``. Where ``f`` is a straight line as
-   far as this step reaches, ``t`` is the slope times the shift; where the slope is zero
-   the unit is skipped.
-3. Where every unit after it stays on its straight line too, the outputs move by ``t``
-   times one vector for the pair of example and unit. After the last hidden layer that
-   is always so: the vector is the unit's row of the last weights. Where a few units after it
-   are taken over a kink, what each moves by beyond its line is added (``kinks.py``).
-4. Where all later layers are smooth, the loss is a series in ``t``, found once for the pair of
-   example and unit (``series.py``). Elsewhere the change is pushed through the layers that remain.
-5. The loss says how it changes when the outputs move so (``losses.py``), the scheme
-   combines the changes at its points, and the examples are added up.
+1. Where ``z[b, i]`` is zero nothing changes, and the pair of example and input is skipped.
+2. The unit's output changes by ``t = f(a + s z) - f(a)``. Where ``f`` is a straight line over the
+   whole step, ``t`` is the slope times the shift; where the slope is zero the unit is skipped.
+3. Where every later unit stays on its straight line too, the outputs change by ``t`` times one
+   vector for the pair of example and unit. After the last hidden layer that is always so: the
+   vector is the unit's row of the last weights. If a few later units are taken over a kink, their
+   changes beyond their lines are added (``kinks.py``).
+4. Where all later layers are smooth, the loss is a series in ``t``, computed once for the pair of
+   example and unit (``taylor.py``). Otherwise the change is pushed through the remaining layers
+   (``push.py``).
+5. The loss gives its change from the changes of the outputs (``losses.py``), the scheme combines
+   the changes at its points, and the examples are summed.
 
-Every parameter is moved by the step ``h`` and nothing is linearised: the result is the
-finite difference itself, without the rounding error of subtracting two losses.
+Every parameter is shifted by the step ``h`` and nothing is linearised: the result is the finite
+difference itself, without the rounding error of subtracting two losses.
 
-A row's partial derivatives do not depend on which other rows are computed in the same
-call: all arithmetic is elementwise and the examples are added in their order, and the
-products of matrices have the same shapes for every shard.
+The partial derivatives of a row do not depend on which other rows are computed in the same call:
+all arithmetic is elementwise, examples are added in their order, and matrix products have the same
+shapes for every shard.
 """
 
 from __future__ import annotations
@@ -39,41 +39,39 @@ from distnum.common.arrays import Array
 from distnum.differentiation.schemes import get_scheme
 from distnum.networks.dense import Network
 from distnum.networks.propagation.base_point import BasePoint
-from distnum.networks.propagation.forward import _SPARSE, Forward, example_blocks, size_of
-from distnum.networks.propagation.kernel_inputs import n_columns
-from distnum.networks.propagation.routes import UnitRoutes
-from distnum.networks.propagation.threads import Portion, follow, on_threads
-from distnum.workers.ray_pool.shared_memory import Peers
+from distnum.networks.propagation.forward import Forward, forward_pass, shared_blocks
+from distnum.networks.propagation.threads import Portion, follow
 from distnum.workers.tiles import Shard, Tiles, even_tiles, indices_of
+from distnum.workers.work import Peers
 
 __all__ = ["Propagation", "PropagationPoint"]
 
-# Tiles a layer is cut into: enough for hundreds of workers to be kept evenly busy.
+# Tiles of one layer: enough to balance the load of hundreds of workers.
 _TILES_PER_LAYER = 400
 
-# Units in a group at most: what is prepared for them is shared by workers in so small portions,
-# and a loop over them is still long.
+# Most units in a group. A worker prepares whole groups, so groups are small enough to be divided
+# among workers and large enough for long inner loops.
 _GROUP_UNITS = 128
 
-# The same where a series is found for each of them, which takes as long as the loop.
+# The same where a Taylor series is computed for each unit, which takes as long as the loop.
 _SERIES_UNITS = 64
 
-# What one of its multiplications costs, beside following a move.
+# Cost of one multiplication of a series, relative to following one shift.
 _SERIES_COST = 0.3
 
-# Moves (example, input, unit) that a thread is worth being woken for.
-_THREAD_MOVES = 100_000
+# Shifts (example, input, unit) that make it worth waking a thread.
+_THREAD_SHIFTS = 100_000
 
 
 @dataclass(frozen=True)
 class UnitGroup:
-    """Some units of a layer, and its rows cut into tiles.
+    """Units of one layer that are prepared together, with the layer's rows cut into tiles.
 
     Attributes:
-        number: of the layer.
-        units: of the layer.
-        rows: boundaries of the tiles in the layer's rows, shape ``(n_tiles + 1,)``.
-        first_tile: the number of the first of them.
+        number: Number of the layer, counted from 0.
+        units: Range of the layer's units.
+        rows: Boundaries of the tiles in the layer's rows, shape ``(n_tiles + 1,)``.
+        first_tile: Number of the group's first tile.
     """
 
     number: int
@@ -87,18 +85,19 @@ class UnitGroup:
 
 
 class Propagation:
-    """The loss of a network, differenced by propagation.
+    """Finite differences of a network's loss, by propagation.
 
     Args:
-        network: what to difference.
-        scheme: name of the finite-difference scheme.
-        h: the step of every parameter.
+        network: The network.
+        scheme: Name of the finite-difference scheme.
+        h: Step of every parameter.
     """
 
+    thread_safe = True
+    answer_shape = ()
+
     def __init__(self, network: Network, scheme: str = "central", h: float = 1e-4) -> None:
-        self.network = network
-        self.scheme = get_scheme(scheme)
-        self.h = h
+        self.network, self.scheme, self.h = network, get_scheme(scheme), h
 
     @property
     def n_params(self) -> int:
@@ -106,30 +105,35 @@ class Propagation:
 
     @property
     def n_evaluations(self) -> int:
-        """Losses that one gradient finds: one for every parameter and point of the stencil."""
+        """Number of losses that one gradient stands for: one for every parameter and point of the stencil."""
         return self.n_params * len(self.scheme.offsets)
+
+    def param_name(self, index: int) -> str:
+        return self.network.param_name(index)
+
+    # --- tiles and their costs ------------------------------------------------------
 
     @cached_property
     def unit_groups(self) -> tuple[UnitGroup, ...]:
-        """Units of the layers, so many together that a worker with some of their tiles prepares just these."""
-        found: list[UnitGroup] = []
+        """The groups of units of all layers."""
+        groups: list[UnitGroup] = []
         first_tile = 0
         for number, layer in enumerate(self.network.layers):
             n_groups = -(-layer.n_out // self._units_together(number))
             rows = even_tiles(layer.n_rows, -(-_TILES_PER_LAYER // n_groups))
             for start, stop in pairwise(even_tiles(layer.n_out, n_groups).tolist()):
-                found.append(UnitGroup(number, slice(start, stop), rows, first_tile))
+                groups.append(UnitGroup(number, slice(start, stop), rows, first_tile))
                 first_tile += len(rows) - 1
-        return tuple(found)
+        return tuple(groups)
 
     def _units_together(self, number: int) -> int:
-        """Units of a layer that are prepared together at most."""
-        followed_by_series = number < len(self.network.layers) - 2 and self.network.activation.taylor is not None
-        return _SERIES_UNITS if followed_by_series else _GROUP_UNITS
+        """Largest number of units in a group of a layer."""
+        with_series = number < len(self.network.layers) - 2 and self.network.activation.taylor is not None
+        return _SERIES_UNITS if with_series else _GROUP_UNITS
 
     @cached_property
     def tiles(self) -> Tiles:
-        """Boundaries of the tiles, some rows of a layer at a group of its units each; shape ``(n_tiles + 1,)``."""
+        """Boundaries of the tiles, shape ``(n_tiles + 1,)``. A tile is some rows of a layer at one group of units."""
         sizes = [np.diff(group.rows) * group.n_units for group in self.unit_groups]
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate(sizes))])
 
@@ -146,110 +150,84 @@ class Propagation:
         n_tiles = [len(group.rows) - 1 for group in self.unit_groups]
         return np.repeat(np.arange(len(n_tiles)), n_tiles)
 
-    def tile_costs(self, pairs: Sequence[NDArray[np.integer]]) -> NDArray[np.float64]:
-        """Costs of the tiles, from how many examples move each row of each layer.
+    def tile_costs(self, n_moving: Sequence[NDArray[np.integer]]) -> NDArray[np.float64]:
+        """Costs of the tiles, shape ``(n_tiles,)``.
 
-        The moves ``(example, input, unit)`` that are not zero, times the units that each has to
-        be followed through; where a series is found for a unit first, its moves share what that costs.
+        A cost is the number of shifts ``(example, input, unit)`` that are not zero, times the number
+        of units that each is followed through. The shifts into a unit share the cost of its series.
+
+        Args:
+            n_moving: For each layer, the number of examples in which each row's input is not zero.
         """
-        before = [np.concatenate([np.zeros(1), np.cumsum(n_examples)]) for n_examples in pairs]
+        before = [np.concatenate([np.zeros(1), np.cumsum(n_examples)]) for n_examples in n_moving]
         return np.concatenate(
             [
                 np.diff(before[group.number][group.rows])
-                * (group.n_units * self._cost_of_move(group.number, pairs[group.number]))
+                * (group.n_units * self._cost_of_shift(group.number, n_moving[group.number]))
                 for group in self.unit_groups
             ]
         )
 
-    def _cost_of_move(self, number: int, n_examples: NDArray[np.integer]) -> float:
+    def _cost_of_shift(self, number: int, n_examples: NDArray[np.integer]) -> float:
         later = self.network.sizes[number + 2 :]
         if self.network.activation.piecewise_linear:
             return 1
         if self.network.activation.taylor is None:
             return 1 + sum(later[:-1])
-        # The bias is moved by all examples.
+        # The bias, the last row, moves in all examples.
         share = float(n_examples[-1]) / max(float(n_examples.sum()), 1.0)
         return 1 + _SERIES_COST * sum(n_in * n_out for n_in, n_out in pairwise(later)) * share
 
     def expected_costs(
         self, batch: tuple[Array, NDArray[np.generic]], before: NDArray[np.float64] | None = None
     ) -> NDArray[np.float64]:
-        """Of the first layer what the batch says; of the others what was before, or all moves."""
+        """Expected costs of the tiles, shape ``(n_tiles,)``.
+
+        First layer: counted from the batch. Others: the costs ``before``, or as if no input were zero.
+        """
         x, _ = batch
-        pairs = [np.full(layer.n_rows, len(x)) for layer in self.network.layers]
-        pairs[0][:-1] = np.count_nonzero(x, axis=0)
-        costs = self.tile_costs(pairs)
+        n_moving = [np.full(layer.n_rows, len(x)) for layer in self.network.layers]
+        n_moving[0][:-1] = np.count_nonzero(x, axis=0)
+        costs = self.tile_costs(n_moving)
         if before is not None:
             n_first = sum(len(group.rows) - 1 for group in self.unit_groups if group.number == 0)
             costs[n_first:] = before[n_first:]
         return costs
 
-    def param_name(self, index: int) -> str:
-        return self.network.param_name(index)
+    # --- points ---------------------------------------------------------------------
 
-    thread_safe = True
+    def shared_blocks(self, batch: tuple[Array, NDArray[np.generic]], dtype: DTypeLike) -> tuple[int, int]:
+        """Number of blocks of examples of the forward pass, and bytes of all its arrays."""
+        return shared_blocks(self.network, len(batch[0]), dtype)
 
-    def shareable(self, batch: tuple[Array, NDArray[np.generic]], dtype: DTypeLike) -> tuple[int, int]:
-        """The forward pass: its blocks, and the bytes of all that it goes through."""
-        n_examples = len(batch[0])
-        return len(example_blocks(n_examples)), size_of(Forward.parts(self.network, n_examples, dtype))
+    def at(self, params: Array, batch: tuple[Array, NDArray[np.generic]], n_threads: int = 1) -> PropagationPoint:
+        """Make one forward pass; the point then computes any tile."""
+        return self._point(params, batch, n_threads, None)
 
-    def at(
-        self,
-        params: Array,
-        batch: tuple[Array, NDArray[np.generic]],
-        n_threads: int = 1,
-        others: Peers | None = None,
+    def at_with_peers(
+        self, params: Array, batch: tuple[Array, NDArray[np.generic]], n_threads: int, peers: Peers
     ) -> PropagationPoint:
-        """One forward pass; what it gives can be asked for any tile's slice."""
+        """As ``at``, sharing the forward pass with other workers of this machine."""
+        return self._point(params, batch, n_threads, peers)
+
+    def _point(
+        self, params: Array, batch: tuple[Array, NDArray[np.generic]], n_threads: int, peers: Peers | None
+    ) -> PropagationPoint:
         x, y = batch
-        with np.errstate(over="ignore", invalid="ignore"):  # whoever asked checks what is finite
-            passed = self._forward(params, np.ascontiguousarray(x, params.dtype), n_threads, others)
+        # Arrays from Ray are read-only, others are not, and Numba compiles for each: make all read-only.
+        params = params.view()
+        params.flags.writeable = False
+        with np.errstate(over="ignore", invalid="ignore"):  # the caller checks that results are finite
+            passed = forward_pass(self.network, params, np.ascontiguousarray(x, params.dtype), n_threads, peers)
             return PropagationPoint(self, params, passed, y, n_threads)
-
-    def _forward(self, params: Array, x: Array, n_threads: int, others: Peers | None) -> Forward:
-        from distnum.networks.propagation import passes
-
-        layers = self.network.layers
-        # In blocks whatever the number of threads: how a product rounds may depend on its shape.
-        blocks = example_blocks(len(x))
-        if others is not None and (n_threads > 1 or not others.fits(*self.shareable((x, x), params.dtype))):
-            others = None
-        passed = Forward.empty(self.network, len(x), params.dtype, None if others is None else others.memory)
-        sparse = np.count_nonzero(x[blocks[0]]) < _SPARSE * x[blocks[0]].size
-
-        def forward(index: int) -> None:
-            """A block of examples. What others may read meanwhile is written once, as it stays."""
-            block = blocks[index]
-            z = x[block]
-            for number, layer in enumerate(layers):
-                rows = layer.rows(params)
-                farthest, counts = np.empty(len(z), z.dtype), np.empty(layer.n_rows, np.int64)
-                passes.take_in(z, passed.inputs[number][:, block], farthest, counts)
-                passed.farthest[number][block], passed.counts[number][index] = farthest, counts
-                if number == 0 and sparse:
-                    a = np.empty((len(z), layer.n_out), z.dtype)
-                    passes.sparse_product(z, rows[:-1], rows[-1], a)
-                else:
-                    a = z @ rows[:-1]
-                    a += rows[-1]
-                passed.preactivations[number][block] = a
-                z = self.network.activation.value(a)
-
-        if others is None:
-            on_threads(n_threads, forward, range(len(blocks)))
-        else:
-            others.find(len(blocks), forward)
-        return passed
 
 
 class PropagationPoint:
-    """A network at some parameters and batch, ready to be differenced.
+    """A network at some parameters and a batch, after its forward pass.
 
     Attributes:
-        loss: the mean loss of the batch.
-        costs: of the tiles, shape ``(n_tiles,)``.
-        group_s: seconds that the tiles of each group of units have taken.
+        value: Mean loss of the batch.
+        group_s: Seconds spent so far on the tiles of each group of units, shape ``(n_groups,)``.
     """
 
     def __init__(
@@ -260,11 +238,8 @@ class PropagationPoint:
         targets: NDArray[np.generic],
         n_threads: int,
     ) -> None:
-        preactivations = passed.preactivations
-        self._n_threads = n_threads
-        self._objective = objective
-        self._network = network = objective.network
-        self._n_examples = len(targets)
+        network, outputs = objective.network, passed.preactivations[-1]
+        self._objective, self._n_threads, self._n_examples = objective, n_threads, len(targets)
         self.group_s = np.zeros(len(objective.unit_groups))
         self._base = BasePoint(
             network=network,
@@ -272,49 +247,53 @@ class PropagationPoint:
             h=params.dtype.type(objective.h),
             params=params,
             inputs=passed.inputs,
-            preactivations=preactivations,
+            preactivations=passed.preactivations,
             farthest_inputs=passed.farthest,
-            loss=network.loss_function.at(preactivations[-1], targets),
+            loss=network.loss_function.at(outputs, targets),
         )
-        # For each layer how many examples move each of its rows.
-        self._pairs = [counts.sum(axis=0) for counts in passed.counts]
-        self.loss = float(network.loss_function.values(preactivations[-1], targets).mean())
+        self._n_moving = [counts.sum(axis=0) for counts in passed.counts]
+        self.value = float(network.loss_function.values(outputs, targets).mean())
 
     @cached_property
     def costs(self) -> NDArray[np.float64]:
-        return self._objective.tile_costs(self._pairs)
+        """Cost of each tile, shape ``(n_tiles,)``."""
+        return self._objective.tile_costs(self._n_moving)
 
-    def grad_slice(self, shard: Shard, grad: Array) -> None:
-        """Put the numerical gradient at the indices of a shard where it belongs in ``grad``, shape ``(n_params,)``."""
-        portions, places = [], []
+    def compute(self, shard: Shard, answers: Array) -> None:
+        """Write the partial derivatives of a shard's tiles into ``answers``, shape ``(n_params,)``."""
+        portions, targets = [], []
         for number, group in enumerate(self._objective.unit_groups):
             tiles = shard - group.first_tile
             tiles = tiles[(tiles >= 0) & (tiles < len(group.rows) - 1)]
             if tiles.size:
                 rows = indices_of(group.rows, tiles)
                 portions.append(self._portion(number, group, rows))
-                places.append((self._network.layers[group.number].rows(grad)[:, group.units], rows))
+                layer = self._base.network.layers[group.number]
+                targets.append((layer.rows(answers)[:, group.units], rows))
         follow(portions, self._n_threads, self.group_s)
         divisor = self._base.scheme.denominator * self._base.h * self._n_examples
-        for portion, (of_units, rows) in zip(portions, places, strict=True):
+        for portion, (target, rows) in zip(portions, targets, strict=True):
             total = portion.total[:, : portion.n_units]
-            if len(rows) == len(of_units):
-                np.divide(total, divisor, out=of_units)
+            if len(rows) == len(target):
+                np.divide(total, divisor, out=target)
             else:
-                of_units[rows] = total / divisor
+                target[rows] = total / divisor
 
     def _portion(self, number: int, group: UnitGroup, rows: NDArray[np.int64]) -> Portion:
-        """Some rows of a layer at a group of its units."""
-        pairs = np.cumsum(self._pairs[group.number][rows])
-        n_parts = min(self._n_threads, 1 + int(pairs[-1]) * group.n_units // _THREAD_MOVES)
-        cuts = np.searchsorted(pairs, pairs[-1] * np.arange(1, n_parts) / n_parts)
+        """Some rows of a layer at one group of units, as work for threads."""
+        from distnum.networks.propagation.kernel_inputs import n_columns
+        from distnum.networks.propagation.routes import UnitRoutes
+
+        shifts = np.cumsum(self._n_moving[group.number][rows])
+        n_parts = min(self._n_threads, 1 + int(shifts[-1]) * group.n_units // _THREAD_SHIFTS)
+        cuts = np.searchsorted(shifts, shifts[-1] * np.arange(1, n_parts) / n_parts)
         return Portion(
             number,
             group.n_units,
             np.zeros((len(rows), n_columns(group.n_units)), self._base.dtype),
             np.split(rows, cuts),
             [
-                partial(UnitRoutes, self._base, group.number, group.units, block)
-                for block in self._base.blocks(group.number, group.n_units)
+                partial(UnitRoutes, self._base, group.number, group.units, examples)
+                for examples in self._base.blocks(group.number, group.n_units)
             ],
         )
