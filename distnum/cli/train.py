@@ -83,7 +83,7 @@ def _run_training(options: argparse.Namespace, out: str, **arguments: Any) -> in
 
     display = Display(out, quiet=options.quiet)
     # Ray reports a lost worker on the standard output, which is for results.
-    with display.attention(), redirect_stdout(sys.stderr):
+    with display.handling_signals(), redirect_stdout(sys.stderr):
         try:
             result = train(
                 out=out, on_prepared=display.prepared, on_start=display.started, on_step=display.stepped, **arguments

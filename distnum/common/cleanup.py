@@ -1,8 +1,8 @@
 """A process that cleans up after a driver that was killed.
 
 When a driver is killed, Ray's servers end with it, but two of their agents wait a minute for a server, and the
-session's folder stays. This script runs beside the driver on Linux and waits until the driver closes its end of a pipe,
-which happens however it ends. Then it kills the session's remaining processes and removes the folder.
+session's folder stays. This script runs next to the driver, on Linux. It waits until the driver closes its end of a
+pipe, which happens however the driver ends. Then it kills the session's remaining processes and removes the folder.
 
 The processes are known by a text in their environment. Some overwrite it with their title later, so the script looks
 for them while they start. It imports nothing of the project, so that it starts in milliseconds.

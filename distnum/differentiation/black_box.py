@@ -61,7 +61,7 @@ class BlackBox:
         layout: How the loss wants its parameters.
         n_params: Number of parameters.
         scheme: Name of the finite-difference scheme.
-        h: Step of every parameter; None takes ``default_h * max(1, |x|)`` for each parameter ``x``.
+        h: Step of every parameter; None takes ``default_h`` for each parameter ``x``.
         param_name: Returns the name of a parameter for error messages; by default the layout's.
     """
 
@@ -155,7 +155,7 @@ class BlackBoxPoint:
         scheme, x = objective.scheme, params[index]
         h = objective.h
         if h is None:
-            h = default_h(scheme, params.dtype) * max(1.0, abs(float(x)))
+            h = default_h(scheme, params.dtype, float(x))
         step = representable_h(params[index : index + 1], h)[0]
         if step == 0:
             raise InputError(

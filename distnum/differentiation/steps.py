@@ -1,4 +1,7 @@
-"""The step of a finite difference: its default size, and the step actually taken."""
+"""The step ``h`` of a finite difference: the default for a parameter, and the step actually taken.
+
+For networks the configuration has its own default, ``training.config.ARTICLE_H``.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,19 @@ from distnum.differentiation.schemes import Scheme
 __all__ = ["default_h", "representable_h"]
 
 
-def default_h(scheme: Scheme, dtype: DTypeLike) -> float:
-    """The step that balances the truncation error and the rounding error of subtracted values.
+def default_h(scheme: Scheme, dtype: DTypeLike, x: float = 1.0) -> float:
+    """The step for a parameter ``x`` that balances the truncation error and the rounding error of subtracted values.
 
     The truncation error is about ``h ** order`` and the rounding error about ``eps / h``. Their sum is
     smallest near ``eps ** (1 / (order + 1))`` for a function and a parameter of size one (Press et al.,
-    "Numerical Recipes", 3rd edition, section 5.7).
+    "Numerical Recipes", 3rd edition, section 5.7). Larger parameters get a step in proportion: the result is
+    multiplied by ``max(1, |x|)``.
 
     >>> from distnum.differentiation.schemes import get_scheme
     >>> f"{default_h(get_scheme('central'), np.float64):.2e}"
     '6.06e-06'
     """
-    return float(np.finfo(dtype).eps) ** (1 / (scheme.order + 1))
+    return float(np.finfo(dtype).eps) ** (1 / (scheme.order + 1)) * max(1.0, abs(x))
 
 
 def representable_h(x: NDArray[np.floating], h: float) -> NDArray[np.floating]:

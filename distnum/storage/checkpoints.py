@@ -27,7 +27,7 @@ _CHECKPOINT_FORMAT = "distnum-checkpoint-1"
 
 @dataclass(frozen=True)
 class State:
-    """All that is needed to continue a run.
+    """The state of a run after a step: with its configuration and data, all that is needed to continue it.
 
     Attributes:
         step: Number of steps done.
@@ -58,7 +58,7 @@ def checkpoint_bytes(state: State, identity: Mapping[str, Any]) -> bytes:
 
     Args:
         state: The state to save.
-        identity: The fields of the configuration that determine the result, and checksums of the data.
+        identity: The fields of the configuration that determine the result, and the checksum of the data.
     """
     tensors = {"params": state.params} | {f"optimizer.{name}": a for name, a in state.optimizer_state.items()}
     about = {

@@ -1,7 +1,8 @@
 """Runs at a URI: a local folder whose finished files are copied there.
 
-The URI never holds half a file, nor rows of steps beyond its newest checkpoint's. Any file system that fsspec knows
-will do: ``s3://`` (with s3fs), ``gs://`` (with gcsfs), ``file://``, ``memory://``, ...
+The URI never holds half a file. Checkpoints are copied before the rows of the same moment; rows of later steps may
+be there, and are removed when the run is continued. Any fsspec file system can be used: ``s3://`` (with s3fs),
+``gs://`` (with gcsfs), ``file://``, ``memory://``, ...
 """
 
 from __future__ import annotations
@@ -121,8 +122,8 @@ class Mirror:
             raise OSError(None, f"its local copy, {self.folder}, has lost {lost[0]}", self.location)
         self._lock.check()
         try:
-            # Checkpoints come before rows, so that rows are never ahead of all checkpoints. The result comes last,
-            # as it marks the run as complete.
+            # Checkpoints first: rows without their checkpoint would be computed again. The result last: it marks the
+            # run as complete.
             for name in sorted(local, key=lambda name: (not name.startswith("checkpoints/"), name == "result.json")):
                 try:
                     state = _time_and_size(local[name])

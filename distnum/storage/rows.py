@@ -48,7 +48,7 @@ class StepRows:
         self._stream = self.file.open("ab", buffering=0)
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add the row of a step; it is in the file within a second or so.
+        """Add the row of a step. Rows are buffered; a call more than a second after the last write writes them.
 
         Raises:
             TrainingError: Rows cannot be written; they are kept and written with the next ones.
@@ -94,7 +94,7 @@ class StepRows:
     def close(self) -> None:
         """Write what is not in the file yet, and close it."""
         if self._stream is not None:
-            # Rows that a full disk does not take were reported before; a resumed run computes them again.
+            # A resumed run computes rows again that a full disk does not take.
             with contextlib.suppress(TrainingError):
                 self.write()
             self._stream.close()

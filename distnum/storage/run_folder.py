@@ -1,7 +1,7 @@
 """The folder of a run: its configuration, rows, events, checkpoints, model and result.
 
-``RunFolder`` knows all file names. Files are replaced as a whole, so that a reader never meets half a file; reading
-them never executes code.
+``RunFolder`` knows all file names. All files but the two ``.jsonl`` files, which grow by whole lines, are replaced as a
+whole, so that a reader never meets half a file. Reading them never executes code.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class RunFolder:
     """The files of one run.
 
     ``create`` makes a new run and ``open`` continues an existing one; both lock the folder until ``close``. ``look``
-    only reads. A run at a URI is a local folder that is mirrored there. All methods that write raise a
-    ``TrainingError`` if they cannot; what was written before is then intact.
+    only reads. A run at a URI is a local folder that is mirrored there. Later writes raise a
+    ``TrainingError`` if they fail; what was written before is then intact.
 
     Attributes:
         path: The local folder.

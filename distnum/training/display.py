@@ -39,7 +39,7 @@ class _ForwardRemarks(logging.Handler):
 
 
 class Display:
-    """Shows a training, and stops it after the present step when a signal asks for it.
+    """Shows a training, and stops it after the current step when a signal asks for it.
 
     ``train`` calls its methods ``prepared``, ``started`` and ``stepped``.
 
@@ -110,7 +110,7 @@ class Display:
         self._progress = None
 
     @contextmanager
-    def attention(self) -> Iterator[None]:
+    def handling_signals(self) -> Iterator[None]:
         """Handle the signals that ask a process to end, and show INFO log records, inside this context."""
         log = logging.getLogger("distnum")
         level = log.level
@@ -127,8 +127,10 @@ class Display:
         self._n_signals += 1
         self._interrupted = True
         if self._n_signals == 1:
-            self._show(f"stopping{' after this step' if self._in_steps else ''}; once more to leave at once")
-        # This ends the workers; a third signal would only disturb that.
+            self._show(
+                f"stopping{' after this step' if self._in_steps else ''}; press Ctrl-C again to stop immediately"
+            )
+        # Raise once only: a further signal would interrupt the shutdown of the workers.
         if self._n_signals == (2 if self._in_steps else 1):
             raise KeyboardInterrupt
 

@@ -89,7 +89,7 @@ def _sizes(value: Any) -> tuple[int, ...]:
 
 def _activation(value: Any) -> str:
     if isinstance(value, str) and value.startswith(CUSTOM):
-        return value  # it comes beside the configuration
+        return value  # the activation itself is passed separately
     return get_activation(value).name
 
 

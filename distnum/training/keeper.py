@@ -28,9 +28,9 @@ log = logging.getLogger("distnum")
 class Keeper:
     """Collects the rows and events of a training, and writes them and the state to the run's folder, if it has one.
 
-    A checkpoint is written on a thread while the training goes on, until the next one is due. An error in
-    writing is raised as ``TrainingError``, at the latest by the next call; with ``on_write_error =
-    "continue"`` it is logged as a warning, and writing is tried again.
+    A thread writes each checkpoint while the training continues, which waits for it only when the next
+    one is due; an error is then raised as ``TrainingError``. With ``on_write_error = "continue"`` errors
+    are logged as warnings, and writing is tried again.
 
     Args:
         run: Folder of the run, or None.
@@ -38,7 +38,7 @@ class Keeper:
 
     Attributes:
         rows: Rows of ``metrics.jsonl``.
-        events: Rows of ``events.jsonl``, of this process.
+        events: Rows of ``events.jsonl`` that this process has recorded.
         slices: Keeps finished slices of long steps; None without a folder.
     """
 
@@ -70,7 +70,7 @@ class Keeper:
 
     @contextlib.contextmanager
     def keeping(self, state: State, resumed: bool, new_config: Mapping[str, Any] | None = None) -> Iterator[None]:
-        """Keep a training from a state on; at the end, also after an exception, save the state that was reached."""
+        """Keep a training that starts from a state; at its end, also after an exception, save the state reached."""
         self.begin(state, resumed, new_config)
         if resumed:
             self.note(Event("resumed", f"continued after step {state.step:,}.", state.step))
@@ -78,11 +78,14 @@ class Keeper:
             yield
             self._save(self._state, now=True)
             self._close()
-        except BaseException:
-            with contextlib.suppress(TrainingError):  # it has been reported
+        except BaseException as ended:
+            try:
                 if self._state.step > state.step:
                     self._save(self._state, now=True)
                 self._close()
+            except TrainingError as error:
+                if str(error) != str(ended):  # else the caller reports it
+                    log.warning(str(error))
             raise
         if self.slices is not None and self._state.step >= self._job.config.steps:
             self.slices.clear()
@@ -125,7 +128,7 @@ class Keeper:
         self.note(event)
 
     def note(self, event: Event) -> None:
-        """Keep an event that has been logged already."""
+        """Keep an event without logging it."""
         row = event.row()
         self.events.append(row)
         if self._run is not None and self._run.path.exists():

@@ -1,4 +1,4 @@
-"""The training loop: a generator that yields one record for each SGD step."""
+"""The training loop: a generator that yields one record for each optimizer step."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LEAST_RATE_FACTOR = 1e-3
 
 @dataclass(frozen=True)
 class Step:
-    """One SGD step.
+    """One optimizer step.
 
     Attributes:
         step: Number of the step, counted from 1.
@@ -71,9 +71,9 @@ def run_steps(
     kept: KeptSlices | None = None,
     on_event: OnEvent = log_event,
 ) -> Iterator[Step]:
-    """Run the steps of a job from a state on.
+    """Run the steps of a job, starting from a state.
 
-    After a step that is not finite the step numbers go back, with ``on_nonfinite = "rollback"``.
+    With ``on_nonfinite = "rollback"``, step numbers go back after a loss or gradient that is not finite.
 
     Args:
         job, pool: What is computed, and where.
@@ -144,7 +144,9 @@ def _rolled_back(safe: State, state: State, number: int, error: NotFiniteError, 
     """The last checkpoint's state, with half the learning rate."""
     factor = state.rate_factor / 2
     if factor < _LEAST_RATE_FACTOR:
-        raise TrainingError(f"{error} It has been tried with {state.rate_factor:g} times the learning rate.") from None
+        raise TrainingError(
+            f"{error} The learning rate has already been reduced to {state.rate_factor:g} times its value."
+        ) from None
     on_event(
         Event(
             "rolled_back",
@@ -162,7 +164,7 @@ def _check_finite(job: Job, number: int, learning_rate: float, gathered: Gathere
         remedy = f"Try a smaller learning rate than {learning_rate:g}, or clip_norm."
     else:  # no update has been made yet
         std = f", smaller weights to begin with (init_std is {config.init_std:g})" if config.init_std else ""
-        remedy = f"Try a smaller h{std}, or data of size one."
+        remedy = f"Try a smaller h{std}, or scale the data to about 1."
     if not np.isfinite(loss):
         raise NotFiniteError(f"The loss is {loss} in step {number}. {remedy}")
     with np.errstate(over="ignore", invalid="ignore"):

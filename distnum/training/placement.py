@@ -1,4 +1,4 @@
-"""Chooses where a job runs: estimates what its steps cost, how many workers pay, and opens the pool."""
+"""Chooses where a job runs: estimates what its steps cost, how many workers pay off, and opens the pool."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def estimate_gradient_s(job: Job) -> float:
         costs = point.costs
         order = np.argsort(-costs, kind="stable")
         if job.objective.thread_safe:
-            # Some tiles of every layer, so that compiling is not measured.
+            # Warm up with tiles of every layer, so that compiling is not measured.
             point.compute(np.unique(np.linspace(0, len(order) - 1, 64).astype(np.int64)), grad)
         started = perf_counter()
         point.compute(order[-1:], grad)
@@ -69,9 +69,9 @@ def estimate_gradient_s(job: Job) -> float:
 def best_counts(
     gradient_s: float, n_cpus: int, n_nodes: int = 1, n_threads: int | None = None, threads_pay: bool = True
 ) -> tuple[int, int]:
-    """Numbers of workers, and of threads of each, that make the shortest step.
+    """Numbers of workers, and of threads of each, that minimise the time of a step.
 
-    Computing is shared among the workers; the time of asking them grows with their number.
+    Computing is shared among the workers; the time of sending tasks to them grows with their number.
 
     Args:
         gradient_s: Seconds of a gradient on one core.
@@ -126,6 +126,7 @@ def open_pool(job: Job, gradient_s: Callable[[], float] | None = None, on_event:
 
     Raises:
         InputError: The cluster cannot be reached or has too few CPUs.
+        TrainingError: The workers do not start.
     """
     config, threads_pay = job.config, job.objective.thread_safe
     asked = None if config.threads_per_worker == "auto" else int(config.threads_per_worker)

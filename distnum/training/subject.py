@@ -1,7 +1,7 @@
 """What a job trains: a network or a Python function.
 
 A ``Subject`` names the parameters, evaluates them, describes itself, and says which fields of a
-configuration mean something to it. A new kind of subject is a new class here.
+configuration apply to it. A new kind of subject is a new class here.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from distnum.workers.pool import BatchAt
 __all__ = ["NETWORK_FIELDS", "FunctionSubject", "NetworkSubject", "Subject"]
 
 NETWORK_FIELDS = {"data", "hidden", "activation", "loss", "init", "init_std", "method"}
-"""Fields of a configuration that mean nothing to a Python function."""
+"""Fields of a configuration that do not apply to a Python function."""
 
 
 class Subject(Protocol):
     """What a job trains.
 
     Attributes:
-        unequal_bits: Why the same steps may end at other parameters, as a phrase.
+        unequal_bits: Phrase for messages: why repeating the same steps may give different parameters.
     """
 
     unequal_bits: str
 
     @property
     def network(self) -> Network | None:
-        """The network, if it is one."""
+        """The network; None for a function."""
         ...
 
     def describe(self, config: Config) -> list[tuple[str, str]]:
@@ -84,11 +84,11 @@ class Subject(Protocol):
         ...
 
     def fingerprint(self) -> dict[str, Any]:
-        """What tells this subject from another one with the same configuration and number of parameters."""
+        """Facts that distinguish this subject from others with the same configuration and number of parameters."""
         ...
 
     def batches(self, config: Config) -> BatchAt:
-        """Batches for a configuration with another batch size.
+        """Return ``batch_at`` for a configuration that may differ in its batch size.
 
         Raises:
             InputError: The subject's batches have no size, or there are too few examples.
@@ -149,7 +149,7 @@ class NetworkSubject:
         return config.to_dict()
 
     def fingerprint(self) -> dict[str, Any]:
-        """Nothing: the configuration and the data's checksum say all."""
+        """Nothing: the configuration and the data's checksum are sufficient."""
         return {}
 
     def batches(self, config: Config) -> BatchAt:
@@ -172,14 +172,14 @@ class FunctionSubject:
     n_params: int
 
     network = None
-    unequal_bits = "the function gives other numbers for the same parameters, or was changed"
+    unequal_bits = "the function returns different numbers for the same parameters, or was changed"
 
     def describe(self, config: Config) -> list[tuple[str, str]]:
         """The number of parameters."""
         return [("function", f"of {self.n_params:,} parameters, {config.dtype}")]
 
     def method(self, config: Config) -> str:
-        """The step; the method is always whole evaluations."""
+        """The step; functions are always evaluated as a whole."""
         h = "chosen for each parameter" if config.h == "auto" else f"= {config.h:g}"
         return f"h {h}, the whole function"
 
@@ -197,7 +197,7 @@ class FunctionSubject:
         return
 
     def predict(self, params: Array, x: NDArray[np.generic]) -> NDArray[np.intp]:
-        """Refused.
+        """Not supported.
 
         Raises:
             InputError: Always.
@@ -209,7 +209,7 @@ class FunctionSubject:
         return {"format": "distnum-params-1"}
 
     def config_values(self, config: Config) -> dict[str, Any]:
-        """The fields that mean something to a function, and that it is one."""
+        """The fields that apply to a function, and ``objective = "python"``."""
         values = {name: value for name, value in config.to_dict().items() if name not in NETWORK_FIELDS}
         return {"objective": "python"} | values
 
@@ -230,12 +230,12 @@ class FunctionSubject:
             return facts
 
     def batches(self, config: Config) -> BatchAt:
-        """Refused.
+        """Not supported.
 
         Raises:
             InputError: Always.
         """
         raise InputError(
             "mode is 'weak', which grows the batch with the workers; a loss function decides itself what it does with "
-            "a batch, so it must be 'strong'."
+            "a batch; use mode 'strong' for a function."
         )

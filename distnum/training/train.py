@@ -1,4 +1,4 @@
-"""Training for users: ``steps`` yields the loop's records, ``train`` drains the loop into a run and a result."""
+"""Training for users: ``steps`` yields the loop's records, ``train`` runs it to its end and returns a result."""
 
 from __future__ import annotations
 

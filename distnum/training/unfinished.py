@@ -31,7 +31,7 @@ _AFTER_S = 15.0
 
 
 class UnfinishedStep:
-    """Keeps the finished slices of the present step in a folder; see ``KeptSlices``.
+    """Keeps the finished slices of the current step in a folder; see ``KeptSlices``.
 
     Args:
         folder: Folder for the slices alone; made when the first one is written.

@@ -1,8 +1,8 @@
 """Plans a step: the expected cost of each tile, and the shard of each worker.
 
-A plan decides how long a step takes and never which bits it gives, so it may rest on
-forecasts: on the batch, on what the tiles of earlier steps have cost, and on how many seconds
-a unit of cost has taken in each group of tiles.
+A plan affects only the time of a step, never its bits. So it may use estimates: from the batch,
+from the costs of tiles in earlier steps, and from the seconds that a unit of cost has taken in
+each group of tiles.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from distnum.workers.work import Work
 
 __all__ = ["Planner", "first_part"]
 
-# For at most this many workers, costs are taken from earlier steps. Batches differ little in so few
-# shards, and drawing one more takes time from workers that use all cores.
+# For at most this many workers, costs are taken from earlier steps. With few shards they vary little
+# between batches, and drawing the batch in the driver as well would slow the workers.
 _FEW_WORKERS = 4
 # A plan is kept while its balance is at most this much worse than when it was made.
 _WORSE = 0.01
-# Seconds of work in one task, where finished tasks are kept: no more is lost with a worker.
+# A task takes about this many seconds, so that losing its worker loses little.
 _PART_S = 2.0
 # Fraction of a shard in the first task, while it is not known how long work takes.
 _FIRST_SHARE = 1 / 16
@@ -88,7 +88,7 @@ class Planner:
             planned_costs: ``costs`` as they were when the step was handed out.
 
         Returns:
-            Speed of each worker relative to the mean; empty if there were fewer than two.
+            Speed of each worker relative to the mean; empty if there were fewer than two workers.
         """
         self._learn_costs(gathered)
         work_of: dict[Any, tuple[float, float]] = {}

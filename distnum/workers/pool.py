@@ -21,7 +21,7 @@ from distnum.workers.tiles import Shard
 __all__ = ["BatchAt", "Closing", "Gathered", "KeptSlices", "Pool", "Reply", "Timings"]
 
 BatchAt = Callable[..., Any]
-"""Returns the batch of a step; called with the step and, where a pool uses a variant, with that."""
+"""Returns the batch of a step. Called with the step and, if one was set by ``RayPool.use``, the variant."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Pool(Protocol):
 
     @property
     def n_workers(self) -> int:
-        """Present number of workers."""
+        """Current number of workers."""
         ...
 
     @property

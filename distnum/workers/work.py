@@ -1,14 +1,14 @@
 """What a pool computes: the protocol of work that can be cut into tiles.
 
-A pool does not know what it computes. It is given *work*: one answer for every index, at some
-parameters and a batch. All answers of one work have the same shape. A partial derivative is one
-number, shape ``()``; a column of a Jacobian has the shape of the function's value. Indices are
-grouped into tiles (see ``tiles.py``), and workers write the answers of their tiles side by side
-into one array, so nothing depends on which worker computes a tile.
+A pool does not know what it computes. It is given *work*, which defines one answer for each index,
+and computes it at given parameters and a batch. All answers of one work have the same shape. A
+partial derivative is one number, shape ``()``; a column of a Jacobian has the shape of the
+function's value. Indices are grouped into tiles (see ``tiles.py``), and workers write the answers
+of their tiles side by side into one array, so nothing depends on which worker computes a tile.
 
-Work that needs several rounds, such as a search for a good step, is a loop over
+Work that needs several rounds, such as a search for a good step size, is a loop over
 ``Pool.compute``: the driver looks at all answers of a round and asks for the next one. Decision 21
-says how a round will name its indices and hand each of them an argument.
+has the design of such rounds, which nothing uses yet.
 """
 
 from __future__ import annotations
@@ -68,17 +68,17 @@ class Work(Protocol):
 
     @property
     def order(self) -> NDArray[np.int64] | None:
-        """Indices in the order of the tiles, shape ``(n_indices,)``; None if the tiles follow the indices."""
+        """Indices in the order of the tiles, shape ``(n_indices,)``; None if the tiles are in index order."""
         ...
 
     @property
     def groups(self) -> NDArray[np.int64] | None:
-        """Group of each tile, ascending, shape ``(n_tiles,)``; None if all tiles are in one group."""
+        """Group of each tile, ascending, shape ``(n_tiles,)``; None for one group. Its tiles share a preparation."""
         ...
 
     @property
     def thread_safe(self) -> bool:
-        """Whether a point can use several threads, and leaves the parameters unchanged."""
+        """Whether a point may use several threads; it then never changes the parameters."""
         ...
 
     def expected_costs(self, batch: Any, before: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
@@ -96,7 +96,7 @@ class Work(Protocol):
 
 
 class Peers(Protocol):
-    """Workers of one machine that compute the same turn, as one of them sees them."""
+    """One worker's view of the workers on its machine that compute the same turn (call of ``Pool.compute``)."""
 
     @property
     def memory(self) -> NDArray[np.uint8]:
@@ -108,7 +108,10 @@ class Peers(Protocol):
         ...
 
     def compute(self, n_blocks: int, compute: Callable[[int], None]) -> None:
-        """Call ``compute`` for the blocks that no peer computes, and wait until all blocks are in the memory."""
+        """Call ``compute`` for the blocks that no peer computes, and wait for the others.
+
+        Blocks that do not arrive in time are computed here too.
+        """
         ...
 
 

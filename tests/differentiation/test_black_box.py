@@ -96,7 +96,7 @@ def test_a_loss_that_is_not_a_number_is_refused() -> None:
 
 
 def test_a_step_that_vanishes_is_refused() -> None:
-    with pytest.raises(InputError, match=r"h is 1e-06, which vanishes beside parameter x\[1\] = 1e\+30"):
+    with pytest.raises(InputError, match=r"h is 1e-06, which vanishes when added to parameter x\[1\] = 1e\+30"):
         distnum.gradient(lambda x: 0.0, np.array([1.0, 1e30]), h=1e-6)
 
 

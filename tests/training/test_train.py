@@ -385,7 +385,7 @@ def test_an_activation_of_the_users_own_is_trained_kept_and_continued(tmp_path: 
         distnum.train(out=out, resume=True)
     resumed = distnum.train(out=out, resume=True, activation=scalar)
     assert resumed.params_sha256 == undisturbed.params_sha256
-    with pytest.raises(InputError, match="only Python can give it"):
+    with pytest.raises(InputError, match="only Python can pass it"):
         distnum.load(out)
     with pytest.raises(InputError, match=r"activation is tanh, but .* was trained with custom:_wave"):
         distnum.load(out, activation=distnum.Network((2, 2), "tanh").activation)

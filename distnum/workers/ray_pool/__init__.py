@@ -1,5 +1,12 @@
 """The pool of Ray actors: sessions, actors, messages, shared memory, and what happens when a worker dies.
 
+- ``pool``: one turn after the other. Start reading here.
+- ``gather``: what happens in a turn, also when a worker dies or is late, with ``backlog`` (tiles
+  that are left), ``pending`` (replies that are due) and ``deadlines``.
+- ``roster``, ``starting``: the workers that there are, and their replacement.
+- ``channel``, ``actor``: messages, and the worker's side of them. ``shared_memory``: mapped files.
+- ``session``, ``ray_module``, ``address``, ``cluster``: Ray itself.
+
 The ``ray`` package is imported in ``ray_module.py`` and inside the actors only. Imports ``workers``
 and ``common``.
 """

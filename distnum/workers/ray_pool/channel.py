@@ -1,6 +1,6 @@
 """Sends tasks to workers and receives their replies: over a local socket where there is one, else by Ray calls.
 
-A Ray call takes a millisecond to an actor and back, a third of it in the driver. In a session
+A Ray call takes about two milliseconds to an actor and back, a third of a millisecond of it in the driver. In a session
 of our own all workers are processes of this machine and user. Each listens on a socket in the
 session's folder, and one Ray call, ``serve``, answers what comes over it. A worker that dies
 closes its socket; Ray reports the reason on the pending ``serve`` call.
@@ -28,7 +28,7 @@ __all__ = ["Call", "Channel", "RayWorker"]
 
 # The speed of a worker is the median of this many measurements: one may have been disturbed.
 _N_SPEEDS = 5
-# A message takes microseconds, unless its reader was stopped in the middle.
+# Time limit of one message, which takes microseconds unless the other process was stopped.
 _MESSAGE_TIMEOUT_S = 5
 # Seconds to wait for Ray to report why a worker died.
 _REASON_TIMEOUT_S = 5
@@ -107,7 +107,7 @@ class Channel:
         """Send a task to a worker. A worker that has died is noticed when its reply is due.
 
         Args:
-            worker: The worker; its ``call`` is set.
+            worker: The worker; this sets its ``call``.
             task: The task.
             params: Ray's reference of the parameters; None if they are in shared memory.
             load, n_lost: See ``Call``.

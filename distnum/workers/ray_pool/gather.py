@@ -9,6 +9,7 @@ first reply counts. Answers of different tiles are put side by side and never ad
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -32,7 +33,7 @@ from distnum.workers.work import Work
 
 __all__ = ["Gathering", "Turn"]
 
-# Tiles that were lost with this many workers are likely the reason that the workers died.
+# The same tiles may be lost with this many workers; after one more, the tiles are probably the cause.
 _MOST_LOSSES = 3
 
 
@@ -113,7 +114,12 @@ class Gathering:
     def give(self, worker: RayWorker, shard: Shard, n_lost: int = 0, rank: float = 0.0) -> None:
         """Give a worker the unfinished tiles of a shard, or a first part of them if they take long.
 
-        ``rank`` is the worker's position among all, at least 0 and below 1.
+        Args:
+            worker: An idle worker.
+            shard: Tiles to compute.
+            n_lost: Number of workers lost so far with these tiles.
+            rank: Position of the worker among those of this turn, at least 0 and below 1; it decides which
+                shared block the worker tries first.
         """
         shard = self._backlog.unfinished(shard)
         if not len(shard):
@@ -150,7 +156,7 @@ class Gathering:
                 self.give(worker, *part)
 
     def _copy_an_overdue_task(self) -> bool:
-        """Open the tiles of an overdue task to all idle workers; return whether there is such a task."""
+        """Make the tiles of an overdue task available to idle workers; return whether there is such a task."""
         for worker in self._pending.workers:
             call = worker.call
             if call is not None and not call.copied and self._pending.is_overdue(call):
@@ -160,7 +166,7 @@ class Gathering:
         return False
 
     def _reopen(self, call: Call, n_parts: int, n_lost: int) -> None:
-        """Open the unfinished tiles of a call to all workers."""
+        """Make the unfinished tiles of a call available to every idle worker."""
         if call.task.first and self._value is None:
             self._asked_for_value = False
         self._backlog.reopen(call.task.shard, n_parts, n_lost)
@@ -178,20 +184,13 @@ class Gathering:
                 self._give_up_silent_workers()
             else:
                 self._roster.wait_for_one(self._turn.step, self._deadlines.deadline)
-        seconds_of: dict[RayWorker, float] = {}
-        for worker, _, reply in self._replies:
-            seconds_of[worker] = seconds_of.get(worker, 0.0) + reply.compute_s
-        computed_s = sum(seconds_of.values())
-        timings = Timings(
-            compute_s=max(seconds_of.values(), default=0.0),
-            mean_compute_s=computed_s / max(len(seconds_of), 1),
-            busy=sum(reply.cpu_s for _, _, reply in self._replies) / max(computed_s * self._turn.n_threads, 1e-300),
-        )
         answers = self._answers if self._vectors is None else self._answers.copy()
-        return Gathered(answers, self._value, self._tile_costs, list(self._replies), timings)
+        return Gathered(
+            answers, self._value, self._tile_costs, list(self._replies), _timings(self._replies, self._turn.n_threads)
+        )
 
     def _collect_at_once(self) -> None:
-        """Receive all replies, unless one is late or an error; what is left then is received one by one."""
+        """Receive all replies, until one is late or fails; the caller receives the rest one by one."""
         began, patience_s = perf_counter(), self._pending.longest_patience()
         try:
             for worker, reply in self._channel.receive_all(self._pending.workers, patience_s):
@@ -232,7 +231,7 @@ class Gathering:
             self._kept.finished(shard, self._answers, self._value)
 
     def _lose(self, worker: RayWorker, reason: str, give_up: bool = False) -> None:
-        """Open the unfinished tiles of a lost worker to the others."""
+        """Make the unfinished tiles of a lost worker available to the others."""
         call = worker.call
         assert call is not None
         (self._roster.give_up if give_up else self._roster.lose)(worker, self._turn.step, reason)
@@ -255,3 +254,16 @@ class Gathering:
             silent_s = perf_counter() - call.sent
             if silent_s > self._deadlines.deadline(call):
                 self._lose(worker, f"it has not answered for {silent_s:.1f} s.", give_up=True)
+
+
+def _timings(replies: Sequence[tuple[RayWorker, Shard, Reply]], n_threads: int) -> Timings:
+    """Times of the workers in one turn."""
+    seconds_of: dict[RayWorker, float] = {}
+    for worker, _, reply in replies:
+        seconds_of[worker] = seconds_of.get(worker, 0.0) + reply.compute_s
+    computed_s = sum(seconds_of.values())
+    return Timings(
+        compute_s=max(seconds_of.values(), default=0.0),
+        mean_compute_s=computed_s / max(len(seconds_of), 1),
+        busy=sum(reply.cpu_s for _, _, reply in replies) / max(computed_s * n_threads, 1e-300),
+    )

@@ -130,7 +130,7 @@ class RayPool(Closing):
 
     @property
     def n_workers(self) -> int:
-        """Present number of workers."""
+        """Current number of workers."""
         return len(self.workers)
 
     @property
@@ -159,7 +159,7 @@ class RayPool(Closing):
         Args:
             n_workers: Number of workers.
             n_threads: Threads of each worker.
-            variant: Passed to ``batch_at`` after the step, if not None.
+            variant: Passed to ``batch_at`` after the step, if not None; in weak scaling the number of workers.
         """
         assert self._roster is not None
         self._roster.use(n_workers)

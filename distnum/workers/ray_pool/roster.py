@@ -19,7 +19,7 @@ from distnum.workers.ray_pool.starting import LOOK_S, StartingActors, end_actor
 
 __all__ = ["Roster", "WorkerCounts"]
 
-# Seconds between requests for missing workers, for which there may be room now.
+# Seconds between attempts to start missing workers; the cluster may have room by now.
 _ROOM_S = 2.0
 # Speeds within this factor are taken as equal.
 _EQUAL_SPEEDS = 1.15
@@ -128,7 +128,7 @@ class Roster:
         self._on_event(Event("worker_joined", text, step, _about(worker, len(self.working))))
 
     def refresh(self, step: int, deadline_of: Callable[[Call], float], wait_s: float = 0) -> None:
-        """Note new workers, late replies, and workers that have been silent for too long."""
+        """Add workers that have started, discard late replies, give up silent workers, request missing ones."""
         ray, now = self._ray, perf_counter()
         late = [worker for worker in self.working if worker.call is not None]
         replied = self.channel.replied(late, wait_s) if late else []
@@ -190,9 +190,10 @@ class Roster:
         while (n_there := len(self.working) + len(self._resting)) < n_workers:
             self._request()
             if not self._starting.workers or perf_counter() > ends:
+                last = f" The last one lost: {self._last_reason}" if self._last_reason else ""
                 raise TrainingError(
-                    f"There are {n_there} of {n_workers} workers, and no more have come for {self._wait_s:g} s. "
-                    f"The last one lost: {self._last_reason}"
+                    f"There are {n_there} of {n_workers} workers, and no more have come within "
+                    f"{self._wait_s:g} s.{last}"
                 )
             self._look_at_starting(0, LOOK_S)
 

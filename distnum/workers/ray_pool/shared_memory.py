@@ -141,7 +141,7 @@ class SharedBlocks(_File):
 
 @dataclass(frozen=True)
 class BlockPeers:
-    """The workers that share a ``SharedBlocks`` in one turn, as one of them sees them; see ``work.Peers``.
+    """One worker's view of the workers that share a ``SharedBlocks`` in one turn; see ``work.Peers``.
 
     Attributes:
         blocks: The shared blocks.
@@ -163,7 +163,7 @@ class BlockPeers:
         return self.blocks.memory(self.turn)
 
     def compute(self, n_blocks: int, compute: Callable[[int], None]) -> None:
-        """Call ``compute`` for the blocks that no peer computes, and wait until all blocks are in the memory."""
+        """Call ``compute`` for the blocks that no peer computes, and for those that do not arrive in time."""
         first = int(self.rank * n_blocks)
         missing = []
         began = perf_counter()

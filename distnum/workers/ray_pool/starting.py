@@ -64,7 +64,7 @@ class StartingActors:
 
     @property
     def hopeless(self) -> bool:
-        """Whether so many actors in a row have failed to start that no more are requested."""
+        """Whether several actors in a row have failed to start, so that no more are requested."""
         return self._n_failed >= _MOST_FAILED_STARTS
 
     def first(self, n_needed: int, own_session: bool) -> list[RayWorker]:
@@ -132,7 +132,7 @@ class StartingActors:
 
 
 def end_actor(ray: Any, worker: RayWorker, here: str = "") -> None:
-    """End an actor; on this node also by a signal, as Ray waits for a reply of a stopped process."""
+    """End an actor. If it runs on the node ``here``, also kill its process: Ray would wait for a stopped one."""
     if worker.node == here and worker.pid:
         with contextlib.suppress(OSError):
             os.kill(worker.pid, signal.SIGKILL)
