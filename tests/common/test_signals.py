@@ -5,10 +5,19 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
 from distnum.common.signals import handled_signals
+
+
+@pytest.fixture(autouse=True)
+def _sigint_is_not_ignored() -> Iterator[None]:
+    """A shell starts background processes with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_signals_are_handled_in_the_block_only() -> None:

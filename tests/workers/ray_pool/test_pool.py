@@ -153,12 +153,12 @@ def test_too_many_workers_for_the_cluster() -> None:
 
 def test_auto_chooses_the_fastest_numbers_of_workers_and_threads() -> None:
     job = prepare(None, None, None, None, SMALL)
-    with open_pool(job, gradient_s=1e-4) as pool:
+    with open_pool(job, gradient_s=lambda: 1e-4) as pool:
         assert pool.n_workers == 1
-    with open_pool(job, gradient_s=10.0) as pool:
+    with open_pool(job, gradient_s=lambda: 10.0) as pool:
         assert pool.n_workers * pool.n_threads == 8
     one_thread = prepare(None, None, None, None, {**SMALL, "threads_per_worker": 1})
-    with open_pool(one_thread, gradient_s=10.0) as pool:
+    with open_pool(one_thread, gradient_s=lambda: 10.0) as pool:
         assert (pool.n_workers, pool.n_threads) == (8, 1)
 
 
