@@ -7,7 +7,6 @@ repeat by repeat, so that a drift of the machine affects all of them.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -35,7 +34,6 @@ from distnum.workers.ray_pool.pool import RayPool
 from distnum.workers.tiles import balance, make_shards
 
 __all__ = ["MeasuredJob", "measure_scaling", "plan_settings", "prepare_measured_job"]
-log = logging.getLogger("distnum")
 
 # A measurement in which a worker was lost is repeated; at most this many are made.
 _MOST_LOSSES = 3
@@ -58,10 +56,6 @@ class MeasuredJob:
     def planned_balance(self, n_workers: int) -> float:
         """Return the load of the busiest of ``n_workers`` workers, relative to the mean."""
         return balance(self.costs, make_shards(self.costs, n_workers, self.job.objective.groups))
-
-    @property
-    def n_tiles(self) -> int:
-        return len(self.costs)
 
 
 class _GrowingBatches:
@@ -128,6 +122,7 @@ def prepare_measured_job(
 
 def _with_growing_batches(job: Job, settings: Sequence[Setting]) -> Job:
     """Return the job with a batch for each number of workers: that multiple of the batch size."""
+    job.subject.batches(job.config)  # refuses subjects whose batches cannot grow
     sources = {}
     for n_workers in sorted({setting.workers for setting in settings}):
         config = replace(job.config, batch_size=job.config.batch_size * n_workers)
@@ -167,7 +162,7 @@ def measure_scaling(
 
     with open_pool(work.job, on_event=on_event) as pool:
         assert isinstance(pool, RayPool)
-        on_start(_nodes_of(pool))
+        on_start(ClusterNodes(_asked_over(pool), tuple(pool.node_cpus()), len(pool.node_cpus(used=True))))
         for repeat, setting in missing:
             for _ in range(_MOST_LOSSES):
                 lost.clear()
@@ -209,10 +204,6 @@ def _measured(
         measured_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         **medians,
     )
-
-
-def _nodes_of(pool: RayPool) -> ClusterNodes:
-    return ClusterNodes(_asked_over(pool), tuple(pool.node_cpus()), len(pool.node_cpus(used=True)))
 
 
 def _asked_over(pool: RayPool) -> str:

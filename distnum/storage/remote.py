@@ -75,8 +75,13 @@ def put_file(fs: Any, path: str, content: bytes) -> None:
     if "file" in protocols:
         # An object store shows only complete objects, but a disk shows a file while it grows.
         temporary = f"{folder}/.{name}.{uuid4().hex}.part"
-        fs.pipe_file(temporary, content)
-        os.replace(temporary, path)
+        try:
+            fs.pipe_file(temporary, content)
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
     else:
         fs.pipe_file(path, content)
 
@@ -118,8 +123,8 @@ def is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:
-        return True
+    except OSError:  # it belongs to another user
+        pass
     return True
 
 

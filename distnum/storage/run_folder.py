@@ -116,7 +116,10 @@ class RunFolder:
         """
         run = cls._at(location)
         run._check_exists()
-        run._fetch()
+        try:
+            run._fetch()
+        except OSError as error:
+            raise InputError(f"run {run.name!r} cannot be read: {error.strerror or error}.") from None
         return run
 
     @classmethod

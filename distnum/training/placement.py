@@ -13,6 +13,7 @@ import numpy as np
 from distnum.common.errors import TrainingError
 from distnum.common.events import OnEvent, log_event
 from distnum.common.machine import n_cores, single_threaded_blas
+from distnum.networks.activations import CUSTOM
 from distnum.storage.checkpoints import State
 from distnum.training.fields import resources_of, workers_range
 from distnum.training.job import Job
@@ -20,6 +21,7 @@ from distnum.training.loop import run_steps
 from distnum.workers.pool import Pool
 from distnum.workers.ray_pool.pool import RayPool, WorkerCounts
 from distnum.workers.serial_pool import SerialPool
+from distnum.workers.worker import Worker
 
 __all__ = ["best_counts", "estimate_gradient_s", "estimate_step_s", "open_pool"]
 
@@ -64,6 +66,12 @@ def estimate_gradient_s(job: Job) -> float:
                     return elapsed
                 return float(setup_s + max(elapsed - setup_s, 0.1 * elapsed) / share)
             n_tiles = min(8 * n_tiles, len(order))
+
+
+def _load_kernels(job: Job) -> None:
+    """Load or compile the kernels of a network's gradient, in this process."""
+    with single_threaded_blas():
+        Worker(job.objective, job.batch_at).warm_up(job.initial.params)
 
 
 def best_counts(
@@ -120,8 +128,8 @@ def open_pool(job: Job, gradient_s: Callable[[], float] | None = None, on_event:
 
     Args:
         job: Job to compute.
-        gradient_s: Returns the seconds of a gradient on one core, for ``workers = "auto"``; called while
-            Ray starts, so that kernels are compiled meanwhile. By default an estimate.
+        gradient_s: Returns the seconds of a gradient on one core, for ``workers = "auto"``; by default an
+            estimate.
         on_event: Called with an event when a worker joins, is lost or fails to start.
 
     Raises:
@@ -133,14 +141,17 @@ def open_pool(job: Job, gradient_s: Callable[[], float] | None = None, on_event:
     if config.workers == 0:
         return SerialPool(job.objective, job.batch_at, asked or (n_cores() if threads_pay else 1))
     least, most = workers_range(config.workers)
-    if gradient_s is None and (most is None or threads_pay):
-        gradient_s = cache(partial(estimate_gradient_s, job))
+    estimate = gradient_s if gradient_s is not None else cache(partial(estimate_gradient_s, job))
+    # Kernels are loaded or compiled while Ray starts. The user's own code runs before that: Ray's start
+    # changes the environment, and its errors are not the user's.
+    own_code = not threads_pay or config.activation.startswith(CUSTOM)
+    if own_code and (most is None or gradient_s is not None):
+        estimate()
     n_workers: int | Callable[[int, int], WorkerCounts]
     if most is None:
 
         def n_workers(n_cpus: int, n_nodes: int) -> WorkerCounts:
-            assert gradient_s is not None
-            k, t = best_counts(gradient_s(), n_cpus, n_nodes, n_threads=asked, threads_pay=threads_pay)
+            k, t = best_counts(estimate(), n_cpus, n_nodes, n_threads=asked, threads_pay=threads_pay)
             return WorkerCounts(least=1, most=k, at_start=k, n_threads=t)
 
     elif least < most:
@@ -164,6 +175,6 @@ def open_pool(job: Job, gradient_s: Callable[[], float] | None = None, on_event:
         n_asked=least,
         resources=resources_of(config.resources),
         last_step=config.steps,
-        meanwhile=gradient_s or (lambda: None),
+        meanwhile=(lambda: None) if own_code else partial(_load_kernels, job),
         on_event=on_event,
     )

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from time import monotonic, sleep
 from typing import Any
 
+from distnum.common.text import first_line
+
 __all__ = ["frequent_looks_for_the_node", "initialised", "ray_module"]
 
 _NODE_TIMEOUT_S, _LOOK_S = 5.0, 0.02
@@ -41,14 +43,19 @@ def ray_module(environment: dict[str, str]) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def initialised(
-    ray: Any, options: dict[str, Any], mark: dict[str, str], meanwhile: Callable[[], object]
+    ray: Any,
+    options: dict[str, Any],
+    mark: dict[str, str],
+    meanwhile: Callable[[], object],
+    failure: Callable[[str], Exception],
 ) -> Iterator[None]:
     """Call ``ray.init`` with these options, and ``ray.shutdown`` at the end.
 
     Ray's processes, and no others, inherit the environment variable ``mark``. Ray starts on a
     thread: its own code would swallow a ``KeyboardInterrupt`` or change it into another
     exception. Here the interrupt is raised once Ray has started; a second one is raised at once.
-    ``meanwhile`` is called while it starts.
+    ``meanwhile`` is called while it starts; it should run no code of the user, which would see Ray's
+    environment variables. If Ray does not start, the error that ``failure`` makes of its message is raised.
     """
     errors: list[BaseException] = []
     started, ended = threading.Event(), threading.Event()
@@ -70,7 +77,12 @@ def initialised(
         except BaseException:
             started.wait()
             raise
-        _restore_signals()
+        finally:
+            _restore_signals()
+        if errors and isinstance(
+            errors[0], (OSError, ValueError, RuntimeError, AssertionError, ray.exceptions.RayError)
+        ):
+            raise failure(first_line(errors[0])) from errors[0]
         if errors:
             raise errors[0]
         yield

@@ -9,13 +9,13 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from distnum.common.cleanup import start_cleanup
 from distnum.common.errors import InputError, TrainingError
-from distnum.common.text import first_line
 from distnum.workers.ray_pool.address import check_address, has_token, unreachable
 from distnum.workers.ray_pool.ray_module import frequent_looks_for_the_node, initialised, ray_module
 
@@ -97,10 +97,8 @@ def _connected(address: str, meanwhile: Callable[[], object]) -> Iterator[Any]:
         environment["RAY_AUTH_MODE"] = "token"  # a head may ask for one; Ray sends none by default
     with contextlib.ExitStack() as stack:
         ray = stack.enter_context(ray_module(environment))
-        try:
-            stack.enter_context(initialised(ray, {"address": address}, {}, meanwhile))
-        except (OSError, ValueError, RuntimeError, AssertionError, ray.exceptions.RayError) as error:
-            raise unreachable(address, first_line(error)) from error
+        options = {"address": address}
+        stack.enter_context(initialised(ray, options, {}, meanwhile, partial(unreachable, address)))
         yield ray
 
 
@@ -119,11 +117,12 @@ def _started(n_cpus: int, n_workers: int, meanwhile: Callable[[], object]) -> _O
         options: dict[str, Any] = {"address": "local", "num_cpus": max(n_cpus, os.cpu_count() or 1)}
         options |= {"object_store_memory": _STORE_BYTES}
         options |= {"include_dashboard": False, "_temp_dir": str(folder)}
-        try:
-            with frequent_looks_for_the_node():
-                stack.enter_context(initialised(ray, options, mark, meanwhile))
-        except (OSError, ValueError, RuntimeError, AssertionError, ray.exceptions.RayError) as error:
-            raise TrainingError(f"Ray does not start on this machine: {first_line(error)}.") from error
+
+        def failure(reason: str) -> TrainingError:
+            return TrainingError(f"Ray does not start on this machine: {reason}.")
+
+        with frequent_looks_for_the_node():
+            stack.enter_context(initialised(ray, options, mark, meanwhile, failure))
         return _OwnSession(folder, stack=stack.pop_all())
     raise AssertionError("unreachable")  # an exit stack swallows nothing
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from time import perf_counter
 from typing import Any
 
@@ -67,8 +67,8 @@ class StartingActors:
         """Whether several actors in a row have failed to start, so that no more are requested."""
         return self._n_failed >= _MOST_FAILED_STARTS
 
-    def first(self, n_needed: int, own_session: bool) -> list[RayWorker]:
-        """Wait for the first actors of a pool.
+    def first(self, n_needed: int, own_session: bool) -> Iterator[RayWorker]:
+        """Wait for the first actors of a pool, and yield them.
 
         Raises:
             TrainingError: They do not start, or a node lacks what they need.
@@ -83,7 +83,8 @@ class StartingActors:
                     "is the Ray cluster busy with other work?"
                 )
             # Workers that start a moment later take part from the first turn on.
-            return [self._joined(worker) for worker in self._ready(n_requested, LOOK_S)]
+            for worker in self._ready(n_requested, LOOK_S):
+                yield self._joined(worker)
         except ray.exceptions.RayTaskError as error:
             cause = cause_of(error)
             if isinstance(error, ImportError) or isinstance(cause, ImportError):
@@ -106,6 +107,7 @@ class StartingActors:
                 try:
                     started.append(self._joined(worker))
                 except self._ray.exceptions.RayError as error:
+                    self.workers.remove(worker)
                     self._n_failed += 1
                     on_failure(worker, reason_of(cause_of(error)))
         return started
@@ -117,9 +119,9 @@ class StartingActors:
         return [worker for worker in self.workers if worker.ready in done]
 
     def _joined(self, worker: RayWorker) -> RayWorker:
-        """Move what a started actor reports into its handle."""
-        self.workers.remove(worker)
+        """Move what a started actor reports into its handle; an actor that failed stays among the starting ones."""
         worker.pid, worker.node, worker.host, worker.address = self._ray.get(worker.ready)
+        self.workers.remove(worker)
         self._n_failed = 0
         return worker
 

@@ -52,7 +52,7 @@ def task(n_tiles: int = 3) -> RayTask:
 @pytest.fixture
 def listener(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
     monkeypatch.chdir(tmp_path)  # whose own name may be too long
-    monkeypatch.setattr(channel, "_MESSAGE_TIMEOUT_S", 1)
+    monkeypatch.setattr(channel, "_MESSAGE_TIMEOUT_S", 0.2)
     with Listener("worker", "AF_UNIX") as made:
         yield made
 
