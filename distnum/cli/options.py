@@ -14,13 +14,7 @@ from distnum.common.version import __version__
 from distnum.storage.files import read_toml
 from distnum.training.config import Config, config_of
 
-__all__ = [
-    "Command",
-    "add_training_options",
-    "config_changes",
-    "config_of_options",
-    "parsed",
-]
+__all__ = ["Command", "add_training_options", "config_changes", "config_of_options", "parsed"]
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,13 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from distnum.common.errors import InputError, TrainingError
+from distnum.common.text import json_text
 
 __all__ = ["BAD_INPUT", "DONE", "FAILED", "INTERRUPTED", "out_folder", "write_json", "write_output"]
 
@@ -35,8 +37,6 @@ def write_output(text: str, end: str = "\n") -> None:
 
 def write_json(value: Any) -> None:
     """Print a value as one line of JSON on the standard output."""
-    from distnum.common.text import json_text
-
     write_output(json_text(value))
 
 
@@ -54,8 +54,6 @@ def out_folder(name: str | None, parent: str) -> Iterator[str]:
     if name is not None:
         yield name
         return
-    from datetime import datetime
-
     folder, time = Path(parent), datetime.now().strftime("%Y-%m-%d-%H%M%S")
     made_parent = not folder.exists()
     try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from distnum.cli.options import Command, add_training_options, config_changes, config_of_options
 from distnum.cli.output import DONE, INTERRUPTED, out_folder, write_json, write_output
-from distnum.common.errors import InputError
+from distnum.common.errors import InputError, TrainingError
 from distnum.common.text import duration, print_remark
 from distnum.storage.remote import run_exists
 from distnum.training.config import Config, config_of
@@ -95,6 +95,11 @@ def _run_training(options: argparse.Namespace, out: str, **arguments: Any) -> in
             display.close()
     if not result.completed:
         return _interrupted(out)
+    if not result.kept:
+        raise TrainingError(
+            "all steps are done, but the model and the result are not written to the run. When they can be written, "
+            f"continue with: distnum resume {shlex.quote(out)}"
+        )
     if options.json:
         write_json(result.to_dict() | {"folder": out})
     elif not options.quiet:

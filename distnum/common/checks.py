@@ -47,17 +47,6 @@ def as_int(value: Any) -> int:
     return int(value)
 
 
-def _float(value: Any) -> float:
-    if isinstance(value, (bool, np.bool_)):
-        raise ValueError
-    if isinstance(value, str) and not _NUMBER.fullmatch(value):
-        raise ValueError
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError
-    return number
-
-
 def host_and_port(address: str) -> tuple[str, int] | None:
     """Return the host and the port of an address such as ``head:6379`` or ``ray://head:10001``; None for other text.
 
@@ -87,12 +76,12 @@ def real(above: float | None = None, at_least: float | None = None, at_most: flo
     """Return a check for finite numbers within limits."""
 
     def convert(value: Any) -> float:
-        number = _float(value)
-        if above is not None and not number > above:
+        if isinstance(value, (bool, np.bool_)) or (isinstance(value, str) and not _NUMBER.fullmatch(value)):
             raise ValueError
-        if at_least is not None and not number >= at_least:
-            raise ValueError
-        if at_most is not None and not number <= at_most:
+        number = float(value)
+        too_small = (above is not None and number <= above) or (at_least is not None and number < at_least)
+        too_large = at_most is not None and number > at_most
+        if not math.isfinite(number) or too_small or too_large:
             raise ValueError
         return number
 

@@ -17,15 +17,7 @@ import numpy as np
 
 from distnum.common.version import __version__
 
-__all__ = [
-    "blas_name",
-    "git_commit",
-    "keep_freed_memory",
-    "machine_facts",
-    "n_cores",
-    "single_threaded_blas",
-    "version_facts",
-]
+__all__ = ["git_commit", "keep_freed_memory", "machine_facts", "n_cores", "single_threaded_blas", "version_facts"]
 
 
 def version_facts() -> dict[str, str]:
@@ -43,10 +35,9 @@ def machine_facts() -> dict[str, Any]:
     """Return the system, the processor and the BLAS library of this machine."""
     facts: dict[str, Any] = {"system": f"{platform.system()} {platform.machine()}", "cpus": os.cpu_count()}
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
-        names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
-        facts["cpu"] = names[0] if names else platform.processor()
-    facts["blas"] = blas_name()
-    return facts
+        names = (line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+        facts["cpu"] = next(names, "") or platform.processor()
+    return facts | {"blas": _blas_name()}
 
 
 def n_cores() -> int:
@@ -78,11 +69,10 @@ def _controller() -> Any:
 
 def single_threaded_blas() -> AbstractContextManager[Any]:
     """Return a context in which BLAS uses one thread, so that rounding does not depend on the number of cores."""
-    manager: AbstractContextManager[Any] = _controller().limit(limits=1, user_api="blas")
-    return manager
+    return _controller().limit(limits=1, user_api="blas")
 
 
-def blas_name() -> str:
+def _blas_name() -> str:
     """Return the BLAS library, its version and its target processor, on which the rounding of products depends."""
     libraries = _controller().select(user_api="blas").info()
     return ", ".join(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,10 +53,7 @@ class Dataset:
 
     def __post_init__(self) -> None:
         for split in ("train", "test"):
-            x, y = (
-                _as_array(getattr(self, f"x_{split}"), f"x_{split}"),
-                _as_array(getattr(self, f"y_{split}"), f"y_{split}"),
-            )
+            x, y = (_as_array(getattr(self, field), field) for field in (f"x_{split}", f"y_{split}"))
             x, y = _checked_examples(x, f"x_{split}", self.name), _checked_targets(y, f"y_{split}", self.name)
             if len(x) != len(y):
                 raise InputError(
@@ -63,26 +61,23 @@ class Dataset:
                 )
             object.__setattr__(self, f"x_{split}", x)
             object.__setattr__(self, f"y_{split}", y)
-        if self.x_train.shape[1:] != self.x_test.shape[1:]:
-            raise InputError(
-                f"{self.name}: x_train has examples of shape {self.x_train.shape[1:]}, x_test of "
-                f"{self.x_test.shape[1:]}; they must be the same."
-            )
-        if self.y_train.shape[1:] != self.y_test.shape[1:]:
-            raise InputError(
-                f"{self.name}: y_train has targets of shape {self.y_train.shape[1:]}, y_test of "
-                f"{self.y_test.shape[1:]}; they must be the same."
-            )
+        pairs = (("x", "examples", self.x_train, self.x_test), ("y", "targets", self.y_train, self.y_test))
+        for field, rows, train, test in pairs:
+            if train.shape[1:] != test.shape[1:]:
+                raise InputError(
+                    f"{self.name}: {field}_train has {rows} of shape {train.shape[1:]}, {field}_test of "
+                    f"{test.shape[1:]}; they must be the same."
+                )
 
     @property
     def example_shape(self) -> tuple[int, ...]:
         """Shape of one example in the data, such as ``(28, 28)`` for a picture."""
-        return tuple(int(n) for n in self.x_train.shape[1:])
+        return self.x_train.shape[1:]
 
     @property
     def n_inputs(self) -> int:
         """Number of values in an example."""
-        return int(np.prod(self.example_shape))
+        return prod(self.example_shape)
 
     @property
     def has_labels(self) -> bool:
@@ -93,7 +88,7 @@ class Dataset:
     def n_outputs(self) -> int:
         """Number of classes, or of real targets of an example."""
         if not self.has_labels:
-            return int(self.y_train.shape[1])
+            return self.y_train.shape[1]
         return int(max(self.y_train.max(), self.y_test.max())) + 1
 
     @cached_property
@@ -137,10 +132,8 @@ def as_inputs(x: NDArray[np.generic], dtype: DTypeLike) -> NDArray[np.floating]:
     Returns:
         The inputs, shape ``(n, n_inputs)``; bytes are scaled to 0 ... 1.
     """
-    flat = x.reshape(len(x), -1)
-    if flat.dtype == np.uint8:
-        return flat.astype(dtype) / np.dtype(dtype).type(255)
-    return flat.astype(dtype)
+    inputs = x.reshape(len(x), -1).astype(dtype)
+    return inputs / 255 if x.dtype == np.uint8 else inputs
 
 
 def _checked_examples(x: NDArray[np.generic], field: str, name: str) -> NDArray[np.generic]:

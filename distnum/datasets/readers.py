@@ -9,6 +9,7 @@ import gzip
 import zlib
 from dataclasses import replace
 from importlib import resources
+from math import prod
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any
@@ -139,9 +140,7 @@ def read_idx(path: Path, n_axes: int | None = None) -> NDArray[np.generic]:
                     f"{path}: its header {shape} says that it is empty; there must be at least one example."
                 )
             dtype = np.dtype(_IDX_TYPES[head[2]])
-            n_bytes = dtype.itemsize
-            for n in shape:
-                n_bytes *= n
+            n_bytes = dtype.itemsize * prod(shape)
             content = _read_up_to(file, n_bytes + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read: {error}.") from None

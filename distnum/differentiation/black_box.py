@@ -88,12 +88,10 @@ class BlackBox:
 
     @property
     def n_evaluations(self) -> int:
-        """Number of losses evaluated for one gradient."""
         return self.n_params * len(self.scheme.offsets) + 1
 
     @cached_property
     def tiles(self) -> Tiles:
-        """Boundaries of the tiles, shape ``(n_tiles + 1,)``."""
         return even_tiles(self.n_params, _MOST_TILES)
 
     def expected_costs(self, batch: Any, before: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
@@ -137,25 +135,20 @@ class BlackBoxPoint:
 
     @property
     def value(self) -> float:
-        """Loss at the parameters themselves."""
         return float(self._base)
 
     @property
     def costs(self) -> NDArray[np.float64]:
-        """Number of parameters in each tile."""
         return self._objective.expected_costs(self._batch)
 
     def compute(self, shard: Shard, answers: Array) -> None:
-        """Write the partial derivatives of a shard's tiles into ``answers``, shape ``(n_params,)``."""
         for index in indices_of(self._objective.tiles, shard).tolist():
             answers[index] = self._partial_derivative(index)
 
     def _partial_derivative(self, index: int) -> Any:
         objective, params = self._objective, self._params
         scheme, x = objective.scheme, params[index]
-        h = objective.h
-        if h is None:
-            h = default_h(scheme, params.dtype, float(x))
+        h = default_h(scheme, params.dtype, float(x)) if objective.h is None else objective.h
         step = representable_h(params[index : index + 1], h)[0]
         if step == 0:
             raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -69,19 +70,14 @@ class ParamsLayout:
         """View of a flat array in this layout, or a dict of views."""
         if not self.names:
             return flat.reshape(self.shapes[0])
-        views: dict[str, Array] = {}
-        start = 0
-        for name, shape in zip(self.names, self.shapes, strict=True):
-            size = int(np.prod(shape))
-            views[name] = flat[start : start + size].reshape(shape)
-            start += size
-        return views
+        parts = np.split(flat, np.cumsum([prod(shape) for shape in self.shapes])[:-1])
+        return {name: part.reshape(shape) for name, part, shape in zip(self.names, parts, self.shapes, strict=True)}
 
     def param_name(self, index: int) -> str:
         """Name of a flat index, such as ``weights[3, 17]`` or ``params[5]``."""
         start = 0
         for name, shape in zip(self.names or (self.what,), self.shapes, strict=True):
-            size = int(np.prod(shape))
+            size = prod(shape)
             if start <= index < start + size:
                 position = np.unravel_index(index - start, shape)
                 return name + (f"[{', '.join(str(int(i)) for i in position)}]" if shape else "")

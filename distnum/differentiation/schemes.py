@@ -89,14 +89,10 @@ class Scheme:
         Returns:
             Shape ``(...)``, in the dtype of ``changes``.
         """
-        return self.weigh(changes) / (self.denominator * h)
-
-    def weigh(self, changes: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Weighted sum of ``combine``, before the division by ``denominator * h``."""
         total = self.numerators[0] * changes[0]
         for numerator, change in zip(self.numerators[1:], changes[1:], strict=True):
             total = total + numerator * change
-        return total
+        return total / (self.denominator * h)
 
 
 SCHEMES = {

@@ -22,20 +22,8 @@ import numpy as np
 
 from distnum.common.arrays import Array
 from distnum.common.errors import InputError
-from distnum.networks.smooth import (
-    own_constants,
-    sigmoid,
-    sigmoid_change,
-    sigmoid_constants,
-    sigmoid_taylor,
-    softplus,
-    softplus_change,
-    softplus_constants,
-    softplus_taylor,
-    tanh_change,
-    tanh_constants,
-    tanh_taylor,
-)
+from distnum.networks import smooth
+from distnum.networks.smooth import own_constants
 
 __all__ = ["ACTIVATIONS", "CUSTOM", "FAMILIES", "PLAIN", "Activation", "Move", "get_activation"]
 
@@ -43,6 +31,11 @@ __all__ = ["ACTIVATIONS", "CUSTOM", "FAMILIES", "PLAIN", "Activation", "Move", "
 def _curved(a: Array) -> Array:
     """Zeros: the kink distance of a curve, or the slope of a flat line."""
     return np.zeros_like(a)
+
+
+def _difference(value: Callable[[Array], Array]) -> Callable[[Array, Array], Array]:
+    """The change of a function as the difference of two of its values."""
+    return lambda a, d: value(a + d) - value(a)
 
 
 @dataclass(frozen=True)
@@ -139,11 +132,7 @@ class Activation:
         >>> Activation.from_function(np.sin).value(np.zeros(2))
         array([0., 0.])
         """
-
-        def change(a: Array, d: Array) -> Array:
-            return value(a + d) - value(a)
-
-        return cls(CUSTOM + (name or value.__name__), value, change, monotone=False)
+        return cls(CUSTOM + (name or value.__name__), value, _difference(value), monotone=False)
 
 
 def _identity(a: Array) -> Array:
@@ -171,24 +160,16 @@ def _is_positive(a: Array) -> Array:
     return (a > 0).astype(a.dtype)
 
 
-def _step_change(a: Array, d: Array) -> Array:
-    return _is_positive(a + d) - _is_positive(a)
-
-
-def _sign_change(a: Array, d: Array) -> Array:
-    return np.sign(a + d) - np.sign(a)
-
-
 def _leaky_relu(alpha: float) -> Activation:
     if not 0 <= alpha <= 1:
         raise InputError(f"activation is 'leaky_relu:{alpha:g}'; its slope below zero must be between 0 and 1.")
 
     def value(a: Array) -> Array:
-        return np.where(a > 0, a, a.dtype.type(alpha) * a)
+        return np.where(a > 0, a, alpha * a)
 
     def change(a: Array, d: Array) -> Array:
         # f is a line of slope alpha plus a ReLU times 1 - alpha.
-        return a.dtype.type(alpha) * d + a.dtype.type(1 - alpha) * _relu_change(a, d)
+        return alpha * d + (1 - alpha) * _relu_change(a, d)
 
     def slope(a: Array) -> Array:
         return np.where(a > 0, a.dtype.type(1), a.dtype.type(alpha))
@@ -205,18 +186,18 @@ def _quantize(n_levels: float) -> Activation:
     top = int(n_levels) - 1
 
     def level(a: Array) -> Array:
-        return np.clip(np.floor(a * top + a.dtype.type(0.5)), 0, top)
+        return np.clip(np.floor(a * top + 0.5), 0, top)
 
     def value(a: Array) -> Array:
-        return level(a) / a.dtype.type(top)
+        return level(a) / top
 
     def change(a: Array, d: Array) -> Array:
-        return (level(a + d) - level(a)) / a.dtype.type(top)
+        return (level(a + d) - level(a)) / top
 
     def kink_distance(a: Array) -> Array:
         # The jumps are at (k + 1/2) / top for k = 0, ..., top - 1.
-        nearest = np.clip(np.rint(a * top - a.dtype.type(0.5)), 0, top - 1)
-        return np.abs(a - (nearest + a.dtype.type(0.5)) / a.dtype.type(top))
+        nearest = np.clip(np.rint(a * top - 0.5), 0, top - 1)
+        return np.abs(a - (nearest + 0.5) / top)
 
     def constants(a: Array) -> tuple[Array, Array]:
         return a, np.full_like(a, top)
@@ -239,7 +220,7 @@ def _smooth(
         large = np.abs(d) > 1
         if not large.any():
             return small_change(a, d)
-        return np.where(large, value(a + d) - value(a), small_change(a, np.where(large, d.dtype.type(0), d)))
+        return np.where(large, value(a + d) - value(a), small_change(a, np.where(large, 0, d)))
 
     move = Move(name, constants, largest=1.0)
     return Activation(name, value, change, steepest=steepest, move=move, taylor=taylor)
@@ -249,12 +230,16 @@ PLAIN = {
     activation.name: activation
     for activation in (
         Activation("relu", _relu, _relu_change, _is_positive, np.abs, steepest=1.0, move=Move("relu", own_constants)),
-        _smooth("tanh", np.tanh, tanh_change, tanh_constants, 1.0, tanh_taylor),
-        _smooth("sigmoid", sigmoid, sigmoid_change, sigmoid_constants, 0.25, sigmoid_taylor),
-        _smooth("softplus", softplus, softplus_change, softplus_constants, 1.0, softplus_taylor),
+        _smooth("tanh", np.tanh, smooth.tanh_change, smooth.tanh_constants, 1.0, smooth.tanh_taylor),
+        _smooth(
+            "sigmoid", smooth.sigmoid, smooth.sigmoid_change, smooth.sigmoid_constants, 0.25, smooth.sigmoid_taylor
+        ),
+        _smooth(
+            "softplus", smooth.softplus, smooth.softplus_change, smooth.softplus_constants, 1.0, smooth.softplus_taylor
+        ),
         Activation("identity", _identity, _identity_change, np.ones_like, _infinite, steepest=1.0),
-        Activation("step", _is_positive, _step_change, _curved, np.abs, move=Move("step", own_constants)),
-        Activation("sign", np.sign, _sign_change, _curved, np.abs, move=Move("sign", own_constants)),
+        Activation("step", _is_positive, _difference(_is_positive), _curved, np.abs, move=Move("step", own_constants)),
+        Activation("sign", np.sign, _difference(np.sign), _curved, np.abs, move=Move("sign", own_constants)),
     )
 }
 FAMILIES: dict[str, tuple[Callable[[float], Activation], float]] = {

@@ -22,7 +22,7 @@ from distnum.datasets.dataset import as_inputs
 from distnum.networks.activations import Activation, get_activation
 from distnum.networks.losses import get_loss
 
-__all__ = ["INITS", "ForwardPass", "Layer", "Network"]
+__all__ = ["INITS", "Network"]
 Targets = NDArray[np.generic]
 INITS = ("he", "xavier")
 
@@ -192,16 +192,12 @@ class Network:
 
     def forward(self, params: Array, x: Array) -> ForwardPass:
         """One forward pass of ``x``, shape ``(n_examples, n_inputs)``, in the dtype of ``params``."""
-        value = self.activation.value
-        z = x
-        inputs, preactivations = [], []
+        inputs: list[Array] = []
+        preactivations: list[Array] = []
         for layer in self.layers:
             rows = layer.rows(params)
-            a = z @ rows[:-1] + rows[-1]
-            inputs.append(z)
-            preactivations.append(a)
-            if layer is not self.layers[-1]:
-                z = value(a)
+            inputs.append(self.activation.value(preactivations[-1]) if preactivations else x)
+            preactivations.append(inputs[-1] @ rows[:-1] + rows[-1])
         return ForwardPass(tuple(inputs), tuple(preactivations))
 
     def outputs(self, params: Array, x: NDArray[np.generic]) -> Array:

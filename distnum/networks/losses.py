@@ -31,16 +31,7 @@ from numpy.typing import NDArray
 from distnum.common.arrays import Array
 from distnum.common.errors import InputError
 
-__all__ = [
-    "LOSSES",
-    "CrossEntropy",
-    "Loss",
-    "LossPoint",
-    "MeanSquaredError",
-    "SeriesLength",
-    "get_loss",
-    "series_length",
-]
+__all__ = ["LOSSES", "CrossEntropy", "LossPoint", "SeriesLength", "get_loss", "series_length"]
 
 
 class SeriesLength(NamedTuple):
@@ -134,30 +125,26 @@ class CrossEntropy:
     def probabilities(outputs: Array) -> Array:
         """Softmax of the outputs, shape ``(n_examples, n_outputs)``."""
         e = np.exp(outputs - outputs.max(axis=1, keepdims=True))
-        return np.asarray(e / e.sum(axis=1, keepdims=True))
+        return e / e.sum(axis=1, keepdims=True)
 
 
 @dataclass(frozen=True)
 class _CrossEntropyPoint:
-    p: Array
+    factors: Array
     labels: NDArray[np.intp]
 
     def change(self, example: int, delta: Array) -> Array:
-        p = self.p[example]
-        u = _weighted_columns(np.expm1(delta), p)
+        p = self.factors[example]
+        u = _sum_of_columns(p * np.expm1(delta))
         lost = u < -0.5  # 1 + u would cancel: the sum is computed anew
         changes = np.log1p(np.where(lost, 0, u))
         if lost.any():
             largest = delta[lost].max(axis=1)
-            changes[lost] = np.log(_weighted_columns(np.exp(delta[lost] - largest[:, None]), p)) + largest
+            changes[lost] = np.log(_sum_of_columns(p * np.exp(delta[lost] - largest[:, None]))) + largest
         return changes - delta[:, self.labels[example]]
 
     def length(self, largest: float, symmetric: bool) -> SeriesLength | None:
-        return series_length(largest, self.p.dtype, symmetric)
-
-    @property
-    def factors(self) -> Array:
-        return self.p
+        return series_length(largest, self.factors.dtype, symmetric)
 
 
 class MeanSquaredError:
@@ -178,32 +165,25 @@ class MeanSquaredError:
 
 @dataclass(frozen=True)
 class _MeanSquaredErrorPoint:
-    residual: Array
+    factors: Array
 
     def change(self, example: int, delta: Array) -> Array:
-        n_outputs = delta.shape[1]
-        total = delta[:, 0] * (2 * self.residual[example, 0] + delta[:, 0])
-        for c in range(1, n_outputs):
-            total += delta[:, c] * (2 * self.residual[example, c] + delta[:, c])
-        return total / self.residual.dtype.type(n_outputs)
-
-    @property
-    def factors(self) -> Array:
-        return self.residual
+        total = _sum_of_columns(delta * (2 * self.factors[example] + delta))
+        return total / delta.shape[1]
 
     @property
     def labels(self) -> NDArray[np.intp]:
-        return np.zeros(len(self.residual), np.intp)
+        return np.zeros(len(self.factors), np.intp)
 
     def length(self, largest: float, symmetric: bool) -> SeriesLength:
         return SeriesLength(3, 0)
 
 
-def _weighted_columns(columns: Array, weights: Array) -> Array:
+def _sum_of_columns(columns: Array) -> Array:
     # One column at a time, so that the bits of a row's sum do not depend on the number of rows.
-    total = weights[0] * columns[:, 0]
-    for c in range(1, len(weights)):
-        total += weights[c] * columns[:, c]
+    total = columns[:, 0].copy()
+    for column in columns.T[1:]:
+        total += column
     return total
 
 

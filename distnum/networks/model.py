@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -142,7 +143,7 @@ def load_model(run: RunFolder, activation: Activation | None = None) -> Model:
         if params_sha256(params) != header["params_sha256"]:
             raise InputError(f"{path} is damaged: its parameters do not have the checksum that it names.")
         example_shape = tuple(int(n) for n in header["example_shape"].split(","))
-        if min(example_shape) < 1 or int(np.prod(example_shape)) != network.n_inputs:
+        if min(example_shape) < 1 or prod(example_shape) != network.n_inputs:
             raise InputError(f"{path} is damaged: examples of shape {example_shape} do not fit network {network}.")
         if header["pixels"] not in ("true", "false"):
             raise InputError(f"{path} is damaged: pixels is {header['pixels']!r}; it must be 'true' or 'false'.")

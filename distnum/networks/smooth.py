@@ -51,7 +51,7 @@ def tanh_taylor(a: Array, n: int) -> Array:
 
 def sigmoid(a: Array) -> Array:
     e = np.exp(-np.abs(a))
-    return np.where(a >= 0, a.dtype.type(1), e) / (1 + e)
+    return np.where(a >= 0, 1, e) / (1 + e)
 
 
 def sigmoid_change(a: Array, d: Array) -> Array:

@@ -158,16 +158,16 @@ def _analyse(
     simulated_s: list[float] = []
     if model is not None and not model.weak:
         system = System.of(model, work.costs, objective.groups)
-        simulated_s = [float(np.median(simulate(system, int(k)))) for k in forecast]
+        simulated_s = [float(np.median(simulate(system, k))) for k in forecast]
     asked_over = measurements[0].asked_over
     return ScalingResult(
         measurements,
         summaries,
         model,
         no_model,
-        forecasts=[] if model is None else [model.forecast(int(k)) for k in forecast],
+        forecasts=[] if model is None else [model.forecast(k) for k in forecast],
         simulated_s=simulated_s,
-        assumptions=[] if model is None else forecast_assumptions(model, work.n_tiles, link, asked_over),
+        assumptions=[] if model is None else forecast_assumptions(model, len(work.costs), link, asked_over),
         laws=_fit_laws(summaries) if work.mode == "strong" else {},
         notes=measurement_notes(measurements, work.job.subject.unequal_bits),
         folder=folder,

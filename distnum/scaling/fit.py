@@ -26,11 +26,9 @@ def fit_model(
     balance: Callable[[int], float],
     n_bytes: float,
     link: Link,
-    threads: int | None = None,
-    at_most: int | None = None,
     workers_per_node: int | None = None,
 ) -> ScalingModel:
-    """Fit the model to the measurements with one number of threads.
+    """Fit the model to the measurements with one number of threads: the smallest with two numbers of workers.
 
     Settings with more busy threads than cores are left out: they show how cores are shared.
 
@@ -39,14 +37,12 @@ def fit_model(
         balance: Function of ``k``: load of the busiest of ``k`` shards relative to the mean.
         n_bytes: Size of the parameters in bytes.
         link: Link that is assumed where the measurements do not determine the time of a node.
-        threads: Number of threads; by default the smallest that was measured with two numbers of workers.
-        at_most: Largest number of workers to fit; by default all are fitted.
         workers_per_node: Workers on a node in forecasts; by default the most that were measured.
 
     Raises:
         InputError: There are fewer than two numbers of workers.
     """
-    chosen, threads = _choose(measurements, threads, at_most)
+    chosen, threads = _choose(measurements)
     draws = medians_by_draw(chosen) if chosen else {}
     if len(draws) < 2:
         raise InputError(
@@ -68,16 +64,12 @@ def fit_model(
     return replace(model, worst_error=_worst_error(modelled, medians.seconds("step_s")[:, 0]))
 
 
-def _choose(
-    measurements: Sequence[Measurement], threads: int | None, at_most: int | None
-) -> tuple[list[Measurement], int]:
+def _choose(measurements: Sequence[Measurement]) -> tuple[list[Measurement], int]:
     """Return the measurements to fit, and their number of threads."""
     crowded = {one.setting for one in summarise(measurements) if one.oversubscribed}
     usable = [one for one in measurements if one.setting not in crowded]
-    usable = [one for one in usable if at_most is None or one.workers <= at_most]
-    if threads is None:
-        counts = Counter(setting.threads for setting in {one.setting for one in usable})
-        threads = min((n for n, count in counts.items() if count > 1), default=min(counts, default=1))
+    counts = Counter(setting.threads for setting in {one.setting for one in usable})
+    threads = min((n for n, count in counts.items() if count > 1), default=min(counts, default=1))
     return [one for one in usable if one.threads == threads], threads
 
 
@@ -209,7 +201,6 @@ def universal_scalability(summaries: Sequence[Summary]) -> dict[str, float]:
 
 
 def _cores_and_steps(summaries: Sequence[Summary]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the cores and the step seconds of each summary."""
     k = np.array([one.setting.cores for one in summaries], np.float64)
     return k, np.array([one.step_s.value for one in summaries])
 

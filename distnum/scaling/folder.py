@@ -32,7 +32,10 @@ def locked_folder(path: Path) -> Iterator[None]:
     Raises:
         InputError: Another process measures in it, or it cannot be created.
     """
-    _create(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"out is {str(path)!r}, where no experiment can be kept: {error.strerror}.") from None
     try:
         # The folder itself is locked, so that no lock file remains in it.
         descriptor = lock(path)
@@ -47,31 +50,23 @@ def locked_folder(path: Path) -> Iterator[None]:
             os.close(descriptor)
 
 
-def _create(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"out is {str(path)!r}, where no experiment can be kept: {error.strerror}.") from None
-
-
 class ScalingFolder:
     """The files ``scaling.json`` and ``scaling.csv`` of an experiment; each is replaced as a whole.
 
     Args:
-        path: The folder; created if it does not exist.
+        path: The folder, which exists.
         job: Facts of the job and of how it is measured. Rows of another job are refused.
 
     Raises:
-        InputError: The folder cannot be read or created, or holds measurements of another job.
+        InputError: The folder cannot be read, or holds measurements of another job.
     """
 
     def __init__(self, path: Path, job: Mapping[str, Any]) -> None:
         self.path = path
+        self.json_file = path / "scaling.json"
+        self.csv_file = path / "scaling.csv"
         self._job = json.loads(json_text(job))
-        self._rows: list[dict[str, Any]] = []
-        _create(path)
-        if self.json_file.exists():
-            self._rows = self._read()
+        self._rows = self._read() if self.json_file.exists() else []
 
     def check_cluster(self, facts: Mapping[str, Any]) -> None:
         """Compare facts of the cluster with those of the measurements so far.
@@ -84,14 +79,6 @@ class ScalingFolder:
         if self._rows:
             self._compare(kept, now)
         self._job |= now
-
-    @property
-    def json_file(self) -> Path:
-        return self.path / "scaling.json"
-
-    @property
-    def csv_file(self) -> Path:
-        return self.path / "scaling.csv"
 
     @property
     def measurements(self) -> list[Measurement]:
@@ -141,10 +128,10 @@ class ScalingFolder:
             TrainingError: The files cannot be written; their previous contents are intact.
         """
         content = {"format": _FORMAT, "job": self._job, **result, "measurements": self._rows}
-        derived = zip(efficiencies(self.measurements), self.measurements, strict=True)
+        measurements = self.measurements
         rows = [
             row | {"efficiency": efficiency, "oversubscribed": one.oversubscribed}
-            for row, (efficiency, one) in zip(self._rows, derived, strict=True)
+            for row, efficiency, one in zip(self._rows, efficiencies(measurements), measurements, strict=True)
         ]
         names = list(dict.fromkeys(name for row in rows for name in row))
         table = StringIO()

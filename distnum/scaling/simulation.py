@@ -57,12 +57,7 @@ class System:
     workers_per_node: int = 1
 
     @classmethod
-    def of(
-        cls,
-        model: ScalingModel,
-        costs: NDArray[np.float64],
-        groups: NDArray[np.int64] | None = None,
-    ) -> System:
+    def of(cls, model: ScalingModel, costs: NDArray[np.float64], groups: NDArray[np.int64] | None = None) -> System:
         """Return the system that a model of strong scaling describes."""
         c = {name: float(draws[0]) for name, draws in model.coefficients.items()}
         return cls(
@@ -101,7 +96,6 @@ def simulate(system: System, n_workers: int, n_steps: int = 20, seed: int = 0) -
 
 
 def _step_s(system: System, shares: Times, rng: np.random.Generator) -> float:
-    """Return the seconds of one step."""
     k = len(shares)
     n_nodes = ceil(k / system.workers_per_node)
     latency_s = system.latency_s if n_nodes > 1 else 0.0

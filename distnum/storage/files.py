@@ -21,16 +21,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = [
-    "CheckpointError",
-    "lock",
-    "read_toml",
-    "sealed",
-    "unsealed",
-    "write_error",
-    "write_toml",
-    "write_whole",
-]
+__all__ = ["CheckpointError", "lock", "read_toml", "sealed", "unsealed", "write_error", "write_toml", "write_whole"]
 
 
 class CheckpointError(ValueError):

@@ -25,8 +25,7 @@ class LocalFolder:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.location = folder
+        self.folder = self.location = folder
         self._lock: int | None = None
         self._created: list[Path] = []
 

@@ -31,22 +31,20 @@ class Mirror:
 
     Args:
         uri: The URI of the run.
-        field: Name of the option that gave the URI, for messages.
 
     Attributes:
         folder: The local folder, empty at first; ``close`` removes it.
         location: The URI.
     """
 
-    def __init__(self, uri: str, field: str = "out") -> None:
+    def __init__(self, uri: str) -> None:
         self.location = uri.rstrip("/")
-        self._field = field
-        self._fs, self._root = open_file_system(self.location, field)
+        self._fs, self._root = open_file_system(self.location, "out")
         _remove_abandoned_folders()
         self.folder = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}{this_machine()}-{os.getpid()}-"))
         self._sent: dict[str, tuple[int, int]] = {}
         self._id = uuid4().hex
-        self._lock = RemoteLock(self.location, field, self._fs, self._root, self._id)
+        self._lock = RemoteLock(self.location, self._fs, self._root, self._id)
         self._cleanup: Any = None
 
     def acquire(self) -> None:
@@ -71,12 +69,11 @@ class Mirror:
         except FileNotFoundError:
             return []
         except Exception as error:
-            message = f"{self._field} is {self.location!r}, which cannot be read: {first_line(error)}."
-            raise InputError(message) from None
+            raise InputError(f"out is {self.location!r}, which cannot be read: {first_line(error)}.") from None
         # Some file systems put a slash or a protocol before the path.
         names = [str(path)[str(path).index(self._root) + len(self._root) + 1 :] for path in paths]
         if odd := [name for name in names if name.startswith("/") or ".." in name.split("/")]:
-            raise InputError(f"{self._field} is {self.location!r}, which holds {odd[0]!r}; a run has no such file.")
+            raise InputError(f"out is {self.location!r}, which holds {odd[0]!r}; a run has no such file.")
         return [name for name in names if not name.split("/")[-1].startswith(".")]
 
     def fetch(self) -> None:
@@ -165,7 +162,6 @@ class Mirror:
             self._cleanup = None
 
     def discard(self) -> None:
-        """Release the lock, and remove the local folder."""
         self.close()
 
     def _kept_copy(self) -> Path | None:

@@ -27,15 +27,13 @@ class RemoteLock:
 
     Args:
         uri: The URI of the run.
-        field: Name of the option that gave the URI, for messages.
         fs: The fsspec file system.
         root: The path in it.
         holder: A name that no other process uses.
     """
 
-    def __init__(self, uri: str, field: str, fs: Any, root: str, holder: str) -> None:
+    def __init__(self, uri: str, fs: Any, root: str, holder: str) -> None:
         self._uri = uri
-        self._field = field
         self._fs = fs
         self._path = f"{root}/.lock"
         self._holder = holder
@@ -47,17 +45,17 @@ class RemoteLock:
         Raises:
             InputError: Another process holds it, or nothing can be written there.
         """
+        in_use = InputError(f"run {self._uri!r} is in use: another distnum process is training in it.")
         content = self._read()
         if content is not None and not _has_expired(content):
-            raise InputError(f"run {self._uri!r} is in use: another distnum process is training in it.")
+            raise in_use
         try:
             self._write()
             sleep(_SETTLE_S)
         except Exception as error:
-            raise InputError(f"{self._field} is {self._uri!r}, which cannot be written: {first_line(error)}.") from None
-        content = self._read()
-        if content is None or content.get("holder") != self._holder:
-            raise InputError(f"run {self._uri!r} is in use: another distnum process is training in it.")
+            raise InputError(f"out is {self._uri!r}, which cannot be written: {first_line(error)}.") from None
+        if (self._read() or {}).get("holder") != self._holder:
+            raise in_use
         self._stop = threading.Event()
         threading.Thread(target=self._renew, args=(self._stop,), daemon=True).start()
 
@@ -94,7 +92,7 @@ class RemoteLock:
         except (ValueError, TypeError):
             return {}
         except Exception as error:
-            raise InputError(f"{self._field} is {self._uri!r}, which cannot be read: {first_line(error)}.") from None
+            raise InputError(f"out is {self._uri!r}, which cannot be read: {first_line(error)}.") from None
 
     def _write(self) -> None:
         content = {"holder": self._holder, "host": this_machine(), "pid": os.getpid(), "time": time()}

@@ -85,11 +85,11 @@ class StepRows:
         Raises:
             TrainingError: It cannot be written.
         """
-        if self._stream is not None:
-            try:
+        try:
+            if self._stream is not None:
                 os.fsync(self._stream.fileno())
-            except OSError as error:
-                raise write_error(self.file, error, self._run_name) from None
+        except OSError as error:
+            raise write_error(self.file, error, self._run_name) from None
 
     def close(self) -> None:
         """Write what is not in the file yet, and close it."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from distnum.common.checks import Check, choice, either, optional, real, whole
+from distnum.common.checks import choice, either, optional, real, whole
 from distnum.common.errors import InputError
 from distnum.differentiation.schemes import SCHEMES
 from distnum.differentiation.steps import default_h
@@ -19,7 +19,7 @@ from distnum.networks.losses import LOSSES
 from distnum.training.fields import ACTIVATION, ADDRESS, RESOURCES, SIZES, TEXT, WORKERS, CheckedFields, checked_field
 from distnum.training.optimizers import OPTIMIZERS, SCHEDULES
 
-__all__ = ["KEEPING", "Config", "check_of", "config_of"]
+__all__ = ["KEEPING", "Config", "config_of"]
 
 METHODS = ("propagate", "naive")
 DTYPES = ("float64", "float32")
@@ -226,11 +226,6 @@ class Config(CheckedFields):
         # on_nonfinite has no effect on finite steps.
         free = {name for name, group in groups.items() if group in (KEEPING, MACHINE)} | {"on_nonfinite"}
         return {name: value for name, value in self.to_dict().items() if name not in free}
-
-
-def check_of(name: str) -> Check:
-    """What the field of that name may be."""
-    return next(item.metadata["check"] for item in fields(Config) if item.name == name)
 
 
 def config_of(values: Mapping[str, Any], source: str) -> Config:

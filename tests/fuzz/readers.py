@@ -90,6 +90,7 @@ def readers(folder: Path) -> dict[str, Reader]:
 
 def _scaling(folder: Path) -> bytes:
     measurement = Measurement("strong", 1, 1, 1, 1, 2, 1, *[0.25] * 11, 2, "sockets", "ab", "2026-11-25T12:00:00+00:00")
+    (folder / "scaling").mkdir()
     experiment = ScalingFolder(folder / "scaling", {"h": 1})
     experiment.add(measurement, {"cpu": "a processor"})
     return experiment.json_file.read_bytes()

@@ -38,17 +38,17 @@ def test_another_cluster_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_keeps_its_rows_and_refuses_another_job(tmp_path: Path) -> None:
-    folder = ScalingFolder(tmp_path / "new", {"h": 1e-4, "hidden": (50,)})
+    folder = ScalingFolder(tmp_path, {"h": 1e-4, "hidden": (50,)})
     for one in MEASURED[:4]:
         folder.add(one, {"cpu": "a processor"})
-    again = ScalingFolder(tmp_path / "new", {"h": 1e-4, "hidden": (50,)})
+    again = ScalingFolder(tmp_path, {"h": 1e-4, "hidden": (50,)})
     assert again.measurements == MEASURED[:4]
     rows = list(csv.DictReader(folder.csv_file.read_text().splitlines()))
     assert [int(row["workers"]) for row in rows] == [1, 2, 4, 1]
     assert rows[0]["cpu"] == "a processor"
     assert float(rows[1]["efficiency"]) == pytest.approx(MEASURED[0].step_s / MEASURED[1].step_s / 2)
     with pytest.raises(InputError, match=r"measurements with h = 0.0001, now it is 0.001; choose another folder"):
-        ScalingFolder(tmp_path / "new", {"h": 1e-3, "hidden": (50,)})
+        ScalingFolder(tmp_path, {"h": 1e-3, "hidden": (50,)})
 
 
 @pytest.mark.parametrize("damaged", [b"", b"{", b"[]", b'{"format": 3}', b'{"format": "distnum-scaling-2"}', b"\xff"])

@@ -45,10 +45,12 @@ def test_a_folder_belongs_to_one_function_and_its_initial_parameters(tmp_path: P
     for other, name in others:
         with pytest.raises(InputError, match=f"holds measurements with {name} = "):
             ScalingFolder(tmp_path, measured_identity(other))
-    ScalingFolder(tmp_path / "bound", measured_identity(work(partial(scaled, 1)))).add(MEASURED[0], {})
-    assert ScalingFolder(tmp_path / "bound", measured_identity(work(partial(scaled, 1)))).measurements
+    bound = tmp_path / "bound"
+    bound.mkdir()
+    ScalingFolder(bound, measured_identity(work(partial(scaled, 1)))).add(MEASURED[0], {})
+    assert ScalingFolder(bound, measured_identity(work(partial(scaled, 1)))).measurements
     with pytest.raises(InputError, match="holds measurements with arguments_sha256 = "):
-        ScalingFolder(tmp_path / "bound", measured_identity(work(partial(scaled, 2))))
+        ScalingFolder(bound, measured_identity(work(partial(scaled, 2))))
 
 
 def test_repeats_that_were_begun_are_finished() -> None:

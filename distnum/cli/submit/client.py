@@ -195,7 +195,6 @@ class Cluster:
 
 
 def _submission(info: Any) -> Submission:
-    """Ray's record of a job as a ``Submission``."""
     metadata = info.metadata or {}
     started = datetime.fromtimestamp(info.start_time / 1000, timezone.utc) if info.start_time else None
     return Submission(info.submission_id, status_of(info), metadata.get(_COMMAND, ""), metadata.get(_OUT, ""), started)
@@ -232,7 +231,6 @@ def _runtime_env() -> dict[str, Any]:
 
 
 def _requirements() -> list[str]:
-    """The packages that this installation of distnum requires."""
     try:
         return [text for text in requires("distnum") or [] if "extra ==" not in text]
     except PackageNotFoundError:

@@ -161,7 +161,7 @@ def _joined(
     by_layer: Sequence[_LayerKinks],
 ) -> Kinks:
     """The bending units of all layers of one example, side by side."""
-    starts = np.concatenate([[0], np.cumsum([len(kinked.units) for kinked in by_layer])])
+    starts = np.cumsum([0, *(len(kinked.units) for kinked in by_layer)])
     to_kinks = np.zeros((starts[-1], starts[-1]), last_weights.dtype)
     to_outputs = []
     for number, kinked in enumerate(by_layer):

@@ -31,6 +31,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -45,6 +46,9 @@ from distnum.workers.tiles import Shard, Tiles, even_tiles, indices_of
 from distnum.workers.work import Peers
 
 __all__ = ["Propagation", "PropagationPoint"]
+
+_Batch: TypeAlias = tuple[Array, NDArray[np.generic]]
+"""Inputs, shape ``(n, n_inputs)``, and targets."""
 
 # Tiles of one layer: enough to balance the load of hundreds of workers.
 _TILES_PER_LAYER = 400
@@ -98,18 +102,12 @@ class Propagation:
 
     def __init__(self, network: Network, scheme: str = "central", h: float = 1e-4) -> None:
         self.network, self.scheme, self.h = network, get_scheme(scheme), h
-
-    @property
-    def n_params(self) -> int:
-        return self.network.n_params
+        self.n_params, self.param_name = network.n_params, network.param_name
 
     @property
     def n_evaluations(self) -> int:
         """Number of losses that one gradient stands for: one for every parameter and point of the stencil."""
         return self.n_params * len(self.scheme.offsets)
-
-    def param_name(self, index: int) -> str:
-        return self.network.param_name(index)
 
     # --- tiles and their costs ------------------------------------------------------
 
@@ -135,7 +133,7 @@ class Propagation:
     def tiles(self) -> Tiles:
         """Boundaries of the tiles, shape ``(n_tiles + 1,)``. A tile is some rows of a layer at one group of units."""
         sizes = [np.diff(group.rows) * group.n_units for group in self.unit_groups]
-        return np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate(sizes))])
+        return np.cumsum(np.concatenate([[0], *sizes]))
 
     @cached_property
     def order(self) -> NDArray[np.int64] | None:
@@ -159,10 +157,9 @@ class Propagation:
         Args:
             n_moving: For each layer, the number of examples in which each row's input is not zero.
         """
-        before = [np.concatenate([np.zeros(1), np.cumsum(n_examples)]) for n_examples in n_moving]
         return np.concatenate(
             [
-                np.diff(before[group.number][group.rows])
+                np.add.reduceat(n_moving[group.number], group.rows[:-1])
                 * (group.n_units * self._cost_of_shift(group.number, n_moving[group.number]))
                 for group in self.unit_groups
             ]
@@ -171,16 +168,14 @@ class Propagation:
     def _cost_of_shift(self, number: int, n_examples: NDArray[np.integer]) -> float:
         later = self.network.sizes[number + 2 :]
         if self.network.activation.piecewise_linear:
-            return 1
+            return 1.0
         if self.network.activation.taylor is None:
-            return 1 + sum(later[:-1])
+            return 1.0 + sum(later[:-1])
         # The bias, the last row, moves in all examples.
         share = float(n_examples[-1]) / max(float(n_examples.sum()), 1.0)
         return 1 + _SERIES_COST * sum(n_in * n_out for n_in, n_out in pairwise(later)) * share
 
-    def expected_costs(
-        self, batch: tuple[Array, NDArray[np.generic]], before: NDArray[np.float64] | None = None
-    ) -> NDArray[np.float64]:
+    def expected_costs(self, batch: _Batch, before: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
         """Expected costs of the tiles, shape ``(n_tiles,)``.
 
         First layer: counted from the batch. Others: the costs ``before``, or as if no input were zero.
@@ -196,23 +191,14 @@ class Propagation:
 
     # --- points ---------------------------------------------------------------------
 
-    def shared_blocks(self, batch: tuple[Array, NDArray[np.generic]], dtype: DTypeLike) -> tuple[int, int]:
-        """Number of blocks of examples of the forward pass, and bytes of all its arrays."""
+    def shared_blocks(self, batch: _Batch, dtype: DTypeLike) -> tuple[int, int]:
         return shared_blocks(self.network, len(batch[0]), dtype)
 
-    def at(self, params: Array, batch: tuple[Array, NDArray[np.generic]], n_threads: int = 1) -> PropagationPoint:
+    def at(self, params: Array, batch: _Batch, n_threads: int = 1) -> PropagationPoint:
         """Make one forward pass; the point then computes any tile."""
-        return self._point(params, batch, n_threads, None)
+        return self.at_with_peers(params, batch, n_threads, None)
 
-    def at_with_peers(
-        self, params: Array, batch: tuple[Array, NDArray[np.generic]], n_threads: int, peers: Peers
-    ) -> PropagationPoint:
-        """As ``at``, sharing the forward pass with other workers of this machine."""
-        return self._point(params, batch, n_threads, peers)
-
-    def _point(
-        self, params: Array, batch: tuple[Array, NDArray[np.generic]], n_threads: int, peers: Peers | None
-    ) -> PropagationPoint:
+    def at_with_peers(self, params: Array, batch: _Batch, n_threads: int, peers: Peers | None) -> PropagationPoint:
         x, y = batch
         # Arrays from Ray are read-only, others are not, and Numba compiles for each: make all read-only.
         params = params.view()
@@ -231,12 +217,7 @@ class PropagationPoint:
     """
 
     def __init__(
-        self,
-        objective: Propagation,
-        params: Array,
-        passed: Forward,
-        targets: NDArray[np.generic],
-        n_threads: int,
+        self, objective: Propagation, params: Array, passed: Forward, targets: NDArray[np.generic], n_threads: int
     ) -> None:
         network, outputs = objective.network, passed.preactivations[-1]
         self._objective, self._n_threads, self._n_examples = objective, n_threads, len(targets)
@@ -256,11 +237,9 @@ class PropagationPoint:
 
     @cached_property
     def costs(self) -> NDArray[np.float64]:
-        """Cost of each tile, shape ``(n_tiles,)``."""
         return self._objective.tile_costs(self._n_moving)
 
     def compute(self, shard: Shard, answers: Array) -> None:
-        """Write the partial derivatives of a shard's tiles into ``answers``, shape ``(n_params,)``."""
         portions, targets = [], []
         for number, group in enumerate(self._objective.unit_groups):
             tiles = shard - group.first_tile

@@ -13,15 +13,7 @@ import numpy as np
 
 from distnum.networks.propagation.compiled import Kernel
 
-__all__ = [
-    "classify",
-    "largest_move",
-    "list_units",
-    "sparse_product",
-    "take_units",
-    "transpose_inputs",
-    "write_series",
-]
+__all__ = ["classify", "largest_move", "list_units", "sparse_product", "take_units", "transpose_inputs", "write_series"]
 
 
 def _write_series(

@@ -68,13 +68,7 @@ def push_loop(block: UnitBlock, chosen: Mask, t_max: Array) -> Loop | None:
 
 
 def add_by_numpy(
-    block: UnitBlock,
-    chosen: Mask,
-    loss_change: LossChange,
-    inputs: Array,
-    points: Array,
-    weights: Array,
-    total: Array,
+    block: UnitBlock, chosen: Mask, loss_change: LossChange, inputs: Array, points: Array, weights: Array, total: Array
 ) -> None:
     """Add the weighted changes of the loss for the chosen units.
 

@@ -121,18 +121,17 @@ class _Schedule:
 
     def work(self, _: int) -> None:
         """Do tasks until none is left or one has failed; what a thread does."""
-        with np.errstate(over="ignore", invalid="ignore"):  # a thread does not inherit it
-            while (task := self._next()) is not None:
-                block, part = task
-                started = perf_counter()
-                try:
-                    if part is None:
-                        block.routes = block.prepare()
-                    elif block.routes is not None:
-                        block.routes.add(*block.parts[part])
-                except BaseException as error:
-                    self.error = error
-                self._finish(block, part, perf_counter() - started)
+        while (task := self._next()) is not None:
+            block, part = task
+            started = perf_counter()
+            try:
+                if part is None:
+                    block.routes = block.prepare()
+                elif block.routes is not None:
+                    block.routes.add(*block.parts[part])
+            except BaseException as error:
+                self.error = error
+            self._finish(block, part, perf_counter() - started)
 
     def _next(self) -> tuple[_Block, int | None] | None:
         """The next task: a block to prepare if none is being prepared, else a part to follow, else a block."""
@@ -172,7 +171,7 @@ def on_threads(n_threads: int, call: Callable[[T], R], items: Sequence[T]) -> li
         return [call(item) for item in items]
 
     def without_warnings(item: T) -> R:
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):  # a thread does not inherit it
             return call(item)
 
     return list(_threads(n_threads).map(without_warnings, items))

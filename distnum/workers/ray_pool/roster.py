@@ -85,11 +85,6 @@ class Roster:
         """Workers without a task."""
         return [worker for worker in self.working if worker.call is None]
 
-    @property
-    def is_any_late(self) -> bool:
-        """Whether a worker, resting or not, still has a task."""
-        return any(worker.call is not None for worker in [*self.working, *self._resting])
-
     def speeds(self, workers: list[RayWorker]) -> NDArray[np.float64]:
         """Relative speeds of some workers; all 1 if they differ little."""
         speeds = np.array([worker.speed for worker in workers])
