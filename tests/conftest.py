@@ -1,4 +1,4 @@
-"""One Ray session for all tests that need one."""
+"""One Ray session for all tests that need one, the mark of these tests, and profiles of Hypothesis."""
 
 from __future__ import annotations
 
@@ -16,9 +16,22 @@ import pytest
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 
-# A busy machine is slow at any moment; the tests say nothing about speed.
-hypothesis.settings.register_profile("patient", deadline=None)
-hypothesis.settings.load_profile("patient")
+# Without deadlines: a busy machine is slow at any moment, and the tests do not check speed.
+hypothesis.settings.register_profile("few", deadline=None, database=None, max_examples=40)
+hypothesis.settings.register_profile("many", deadline=None, database=None, max_examples=400)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Try more examples if slow tests are selected, for example by ``-m ""`` or ``-m slow``."""
+    hypothesis.settings.load_profile("few" if "not slow" in config.option.markexpr else "many")
+
+
+@pytest.hookimpl(tryfirst=True)  # before the selection by marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that use the shared Ray session."""
+    for item in items:
+        if "ray_session" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.ray)
 
 
 @pytest.fixture(scope="session")
@@ -38,9 +51,9 @@ def ray_session() -> Iterator[None]:
     ray.shutdown()
 
 
-@pytest.fixture(params=["calls", "sockets"])
+@pytest.fixture(params=["sockets", pytest.param("calls", marks=pytest.mark.slow)])
 def way(request: pytest.FixtureRequest, ray_session: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """How workers are reached: by calls of Ray, as on a cluster, or as in a session that distnum has started itself."""
+    """How workers are reached: over sockets, as in a session that distnum has started, or by calls of Ray."""
     if request.param == "calls":
         yield request.param
         return
@@ -54,5 +67,5 @@ def way(request: pytest.FixtureRequest, ray_session: None, monkeypatch: pytest.M
 
         monkeypatch.setattr("distnum.workers.ray_pool.pool.ray_session", session)
         yield request.param
-        # Of a worker that was still starting its socket may stay, until the session ends.
+        # A worker that was still starting may leave its socket, until the session ends.
         assert all(file.is_socket() for file in Path(folder).iterdir())

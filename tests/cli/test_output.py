@@ -10,16 +10,10 @@ from pathlib import Path
 import pytest
 
 import distnum
-from tests.cli.processes import (
-    DISTNUM,
-    run,
-    sha256,
-    shell,
-)
-
-pytestmark = pytest.mark.process
+from tests.system.processes import DISTNUM, run, sha256, shell
 
 
+@pytest.mark.slow
 def test_training_continues_if_the_error_stream_cannot_be_written(tmp_path: Path) -> None:
     train = "distnum train --workers 0 --steps 3 --evaluate-every 1"
     closed = shell(f"{train} --out closed 2>&-", tmp_path)
@@ -31,6 +25,7 @@ def test_training_continues_if_the_error_stream_cannot_be_written(tmp_path: Path
     assert sha256(tmp_path / "closed") == sha256(tmp_path / "piped") == sha256(tmp_path / "full")
 
 
+@pytest.mark.slow
 def test_characters_that_the_output_cannot_encode_are_escaped(tmp_path: Path) -> None:
     done = shell("PYTHONIOENCODING=ascii distnum train --workers 0 --steps 1 --out 'Übung' --quiet --json", tmp_path)
     assert done.returncode == 0, done.stderr
@@ -39,6 +34,7 @@ def test_characters_that_the_output_cannot_encode_are_escaped(tmp_path: Path) ->
     assert "kept in   \\xdcbung2" in done.stdout
 
 
+@pytest.mark.slow
 def test_warnings_of_libraries_are_not_printed(tmp_path: Path) -> None:
     done = run("train", "--workers", "0", "--steps", "1", "--init-std", "1e300", "--out", "run", cwd=tmp_path)
     assert done.returncode == 1
@@ -50,10 +46,11 @@ def test_warnings_of_libraries_are_not_printed(tmp_path: Path) -> None:
     ]
 
 
-PRINTING = [["--help"], ["--version"], ["train", "--help"], ["train", "--workers", "0", "--steps", "1", "--out", "run"]]
+PRINTING = [["--help"], ["--version"], ["train", "--help"]]
+TRAIN = ["train", "--workers", "0", "--steps", "1", "--out", "run"]
 
 
-@pytest.mark.parametrize("arguments", PRINTING, ids=" ".join)
+@pytest.mark.parametrize("arguments", [*PRINTING, pytest.param(TRAIN, marks=pytest.mark.slow)], ids=" ".join)
 def test_a_full_disk_under_the_standard_output_is_an_error(arguments: list[str], tmp_path: Path) -> None:
     done = shell(f"distnum {' '.join(arguments)} >/dev/full", tmp_path)
     assert done.returncode == 1
@@ -61,7 +58,7 @@ def test_a_full_disk_under_the_standard_output_is_an_error(arguments: list[str],
     assert "Exception" not in done.stderr
 
 
-@pytest.mark.parametrize("arguments", PRINTING, ids=" ".join)
+@pytest.mark.parametrize("arguments", [*PRINTING, TRAIN], ids=" ".join)
 def test_a_standard_output_closed_by_its_reader_is_an_error(arguments: list[str], tmp_path: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
@@ -77,18 +74,21 @@ def test_a_standard_output_closed_by_its_reader_is_an_error(arguments: list[str]
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_pipe_to_a_command_that_reads_nothing_fails(tmp_path: Path) -> None:
     done = shell("set -o pipefail; distnum train --workers 0 --steps 1 --quiet --json --out run | true", tmp_path)
     assert (done.returncode, done.stderr) == (1, "distnum: the standard output was closed by its reader.\n")
     assert (tmp_path / "run" / "result.json").exists()
 
 
+@pytest.mark.slow
 def test_a_reader_that_stops_early_causes_no_traceback(tmp_path: Path) -> None:
     run("train", "--workers", "0", "--steps", "1", "--out", "run", "--quiet", cwd=tmp_path)
     done = shell("distnum evaluate run | head -1", tmp_path)
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_closed_standard_output_is_no_error(tmp_path: Path) -> None:
     shell("distnum train --workers 0 --steps 1 --out full >/dev/full", tmp_path)
     closed = shell("distnum train --workers 0 --steps 1 --out closed --quiet >&-", tmp_path)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import signal
 from pathlib import Path
 
 import pytest
 
 from distnum.cli.main import main
-from tests.cli.processes import started, wait_for
 
 
-@pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_an_experiment_is_measured_and_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "scaling"
@@ -53,15 +50,3 @@ def test_impossible_options_are_refused(
     assert message in printed
     assert printed.count("\n") == 1
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.process
-def test_an_interrupted_experiment_prints_how_to_continue(tmp_path: Path) -> None:
-    few = ["--workers", "1", "--hidden", "8", "--steps", "5", "--repeats", "1000", "--out", "scaling"]
-    with started("scale", *few, cwd=tmp_path) as process:
-        wait_for((tmp_path / "scaling" / "scaling.json").exists, 60, "a measurement")
-        process.send_signal(signal.SIGTERM)
-        _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "distnum: interrupted; the measurements are saved. Continue with --resume --out scaling" in stderr
-    assert "***" not in stderr

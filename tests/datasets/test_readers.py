@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -232,7 +232,6 @@ def _is_content_of(path: Path, read: object) -> bool:
 edits = st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=6)
 
 
-@settings(max_examples=200, deadline=None, database=None)
 @given(content=st.binary(max_size=80), valid_start=st.booleans(), gzipped=st.booleans())
 def test_random_bytes_parse_or_are_refused(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, valid_start: bool, gzipped: bool
@@ -246,7 +245,6 @@ def test_random_bytes_parse_or_are_refused(
         assert _is_content_of(path, read)
 
 
-@settings(max_examples=200, deadline=None, database=None)
 @given(changes=edits, cut=st.integers(0, 200), extra=st.binary(max_size=4), gzipped=st.booleans())
 def test_a_damaged_idx_file_parses_or_is_refused(
     tmp_path_factory: pytest.TempPathFactory,

@@ -46,7 +46,7 @@ def wait_5_ms(w, batch):
     return float(w @ w)
 
 
-@pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_a_waiting_function_on_more_workers_than_cores(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []

@@ -46,7 +46,7 @@ def test_a_batch_that_would_exceed_the_data_is_refused() -> None:
         scale(workers=[1, 100], mode="weak")
 
 
-@pytest.mark.ray
+@pytest.mark.slow
 def test_weak_scaling_and_threads_keep_the_bits_of_a_training(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     shapes: list[tuple[int, int]] = []
 

@@ -66,9 +66,10 @@ def temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.fixture(params=["file", "s3"])
+@pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.slow)])
 def uri(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The URI of a new folder for runs."""
+    """The URI of a new folder for runs, whose locks are taken at once."""
+    monkeypatch.setattr("distnum.storage.remote_lock._SETTLE_S", 0.0)
     if request.param == "file":
         return (tmp_path / "there").as_uri()
     address = request.getfixturevalue("s3_server")
@@ -117,6 +118,7 @@ def test_a_run_resumed_from_a_uri_has_the_same_bits(uri: str) -> None:
     assert [row["step"] for row in resumed.metrics] == list(range(1, 18))
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_from_its_last_checkpoint(uri: str) -> None:
     expected = distnum.train(**SMALL, steps=40).params_sha256
     code = (

@@ -28,7 +28,8 @@ from distnum.cli.submit.client import Cluster
 LOCAL = Path(__file__).resolve().parents[2] / "cluster" / "local"
 TRAIN = ["--hidden", "8", "--batch-size", "20", "--workers", "2", "--evaluate-every", "5", "--checkpoint-every", "5"]
 pytestmark = [
-    pytest.mark.cluster,
+    pytest.mark.slow,
+    pytest.mark.ray,
     pytest.mark.skipif(find_spec("aiohttp") is None, reason="ray[default] is not installed"),
 ]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from distnum import Config, InputError
@@ -26,6 +26,13 @@ def test_the_defaults_are_the_job_of_the_article() -> None:
     assert (config.scheme, config.h) == ("central", 1e-4)
     assert (config.optimizer, config.schedule, config.weight_decay, config.clip_norm) == ("sgd", "constant", 0, None)
     assert config.dtype == "float64"
+
+
+def test_a_range_of_workers_has_a_least_and_a_most() -> None:
+    assert Config(workers="2:8").workers == "2:8"
+    assert Config(workers="3:3").workers == 3
+    with pytest.raises(InputError, match="workers is '8:2'"):
+        Config(workers="8:2")
 
 
 def test_every_default_is_allowed_as_it_stands() -> None:
@@ -278,7 +285,6 @@ configs = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None, database=None)
 @given(config=configs)
 def test_a_configuration_comes_back_from_toml_as_it_was(
     tmp_path_factory: pytest.TempPathFactory, config: Config

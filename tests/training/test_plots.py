@@ -92,6 +92,7 @@ def test_the_weights_are_a_picture_in_both_signs(
     assert (pixels[..., 2] - pixels[..., 0] > 60).any()
 
 
+@pytest.mark.slow
 def test_more_units_make_a_larger_picture_up_to_the_most_to_draw(tmp_path: Path) -> None:
     heights = []
     for number, (n_units, most) in enumerate([(5, 50), (25, 50), (25, 15)]):

@@ -12,7 +12,6 @@ from benchmarks.memory import CODE
 
 
 @pytest.mark.slow
-@pytest.mark.process
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux reports a process's own peak")
 def test_memory_is_bounded_whatever_the_width_and_the_batch() -> None:
     code = CODE.format(sizes=(784, 2000, 10), batch_size=1000)
@@ -42,7 +41,6 @@ for step in range(1, 4):
 
 
 @pytest.mark.slow
-@pytest.mark.process
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only the GNU C library can be set to keep freed memory")
 def test_a_gradient_takes_the_memory_that_the_one_before_has_freed() -> None:
     done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, timeout=120, check=True)

@@ -1,4 +1,4 @@
-"""Starting the command line as a process of its own, and looking at what it leaves."""
+"""Run the command line as a process of its own, and look at what it leaves."""
 
 from __future__ import annotations
 
@@ -59,6 +59,7 @@ def started(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> It
 
 
 def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> None:
+    """Wait until a condition holds; fail after some seconds, with a message that names ``what``."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not happen within {seconds:g} s"
@@ -66,18 +67,21 @@ def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> None:
 
 
 def checkpoints(out: Path) -> list[Path]:
+    """Return the checkpoints of a run."""
     return list((out / "checkpoints").glob("step-*"))
 
 
 def sha256(out: Path) -> str:
-    """The digest of the parameters in a run's result."""
+    """Return the checksum of the parameters in a run's result."""
     result: dict[str, str] = json.loads((out / "result.json").read_text())
     return result["params_sha256"]
 
 
 def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Return the processes that a process and its children have started."""
     return psutil.Process(process.pid).children(recursive=True)
 
 
 def have_ended(processes: list[psutil.Process]) -> bool:
+    """Return whether all processes have ended."""
     return not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in processes)

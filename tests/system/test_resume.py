@@ -1,4 +1,4 @@
-"""Signals and killed drivers: no process stays, no step is lost, and ``resume`` gives the same bits."""
+"""A stopped, interrupted or killed run is resumed to the bits of an undisturbed run, and leaves no process behind."""
 
 from __future__ import annotations
 
@@ -7,36 +7,95 @@ import os
 import shutil
 import signal
 import tempfile
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import distnum
-from tests.cli.processes import (
-    LONG,
-    checkpoints,
-    descendants,
-    have_ended,
-    run,
-    sha256,
-    started,
-    wait_for,
-)
+from distnum.storage.run_folder import RunFolder
+from tests.system.helpers import SMALL
+from tests.system.processes import LONG, checkpoints, descendants, have_ended, run, sha256, started, wait_for
 
-pytestmark = pytest.mark.process
+RUN: dict[str, Any] = {**SMALL, "steps": 12, "workers": 0}
+
+
+@cache
+def undisturbed() -> str:
+    """Return the checksum after an undisturbed run."""
+    return distnum.train(**RUN).params_sha256
+
+
+# --- in this process --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stop_at", [1, 4, 7, 11])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_stopped_run_is_resumed_to_the_same_bits(tmp_path: Path, stop_at: int, optimizer: str) -> None:
+    options: dict[str, Any] = {**RUN, "optimizer": optimizer, "schedule": "cosine"}
+    expected = distnum.train(**options)
+    out = tmp_path / "run"
+    stopped = distnum.train(**options, out=out, on_step=lambda step, row: step.step == stop_at)
+    assert not stopped.completed
+    assert not (out / "result.json").exists()
+    resumed = distnum.train(out=out, resume=True)
+    assert resumed.completed
+    assert resumed.params_sha256 == expected.params_sha256
+    assert [row["step"] for row in resumed.metrics] == list(range(1, 13))
+    assert [row["loss"] for row in resumed.metrics] == [row["loss"] for row in expected.metrics]
+
+
+def test_an_interruption_saves_the_last_whole_step(tmp_path: Path) -> None:
+    def interrupt(step: Any, row: Any) -> None:
+        if step.step == 5:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        distnum.train(**RUN, out=out, on_step=interrupt)
+    assert distnum.train(out=out, resume=True).params_sha256 == undisturbed()
+
+
+def test_a_truncated_checkpoint_is_skipped_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    out = tmp_path / "run"
+    distnum.train(**RUN, out=out, checkpoint_every=3, on_step=lambda step, row: step.step == 7)
+    newest = out / "checkpoints" / "step-00000007.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-10])
+    resumed = distnum.train(out=out, resume=True)
+    assert "step-00000007.safetensors is skipped" in caplog.text
+    assert resumed.params_sha256 == undisturbed()
+
+
+def test_a_complete_run_can_be_trained_further(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    distnum.train(**{**RUN, "steps": 5}, out=out)
+    assert distnum.train(out=out, resume=True, steps=12).params_sha256 == undisturbed()
+
+
+def test_a_new_number_of_steps_is_kept_for_the_next_resume(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    distnum.train(**{**RUN, "steps": 5}, out=out)
+    assert RunFolder.look(out).result(5) is not None
+    distnum.train(out=out, resume=True, steps=12, on_step=lambda step, row: step.step == 8)
+    assert RunFolder.look(out).result(12) is None
+    assert distnum.train(out=out, resume=True).params_sha256 == undisturbed()
+
+
+# --- processes --------------------------------------------------------------------
 
 FIRST_WORDS = {"network", "data", "gradient", "resuming", "workers", "compiling", "estimate", "step"}
 
 
-@pytest.fixture(scope="module")
-def undisturbed() -> str:
+@cache
+def long_run() -> str:
+    """Return the checksum after the run of ``LONG``."""
     return distnum.train(hidden=20, steps=150, batch_size=50, workers=0).params_sha256
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_saves_the_run_and_resume_gives_the_same_bits(
-    tmp_path: Path, undisturbed: str, number: signal.Signals
-) -> None:
+def test_a_signal_saves_the_run_and_resume_gives_the_same_bits(tmp_path: Path, number: signal.Signals) -> None:
     out = tmp_path / "run"
     with started("train", *LONG, "--workers", "0", "--out", "run", cwd=tmp_path) as process:
         wait_for(lambda: checkpoints(out), 60, "a checkpoint")
@@ -46,21 +105,22 @@ def test_a_signal_saves_the_run_and_resume_gives_the_same_bits(
     assert "Continue with: distnum resume run" in stderr
     assert not (out / "result.json").exists()
     assert run("resume", "run", "--quiet", cwd=tmp_path).returncode == 0
-    assert sha256(out) == undisturbed
+    assert sha256(out) == long_run()
 
 
-def test_a_run_whose_driver_was_killed_is_resumed_to_the_same_bits(tmp_path: Path, undisturbed: str) -> None:
+def test_a_run_whose_driver_was_killed_is_resumed_to_the_same_bits(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with started("train", *LONG, "--workers", "0", "--out", "run", cwd=tmp_path) as process:
         wait_for(lambda: checkpoints(out), 60, "a checkpoint")
         process.kill()
         process.wait(timeout=30)
     assert run("resume", "run", "--quiet", cwd=tmp_path).returncode == 0
-    assert sha256(out) == undisturbed
+    assert sha256(out) == long_run()
     steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 151))
 
 
+@pytest.mark.ray
 def test_a_driver_killed_while_ray_starts_leaves_no_process_and_no_file(tmp_path: Path) -> None:
     temporary = Path(tempfile.mkdtemp(prefix="dn", dir="/tmp"))  # names of sockets must be short
     environment = {**os.environ, "RAY_TMPDIR": str(temporary)}
@@ -78,6 +138,8 @@ def test_a_driver_killed_while_ray_starts_leaves_no_process_and_no_file(tmp_path
         shutil.rmtree(temporary)
 
 
+@pytest.mark.slow
+@pytest.mark.ray
 def test_a_signal_to_the_process_group_while_ray_starts_ends_training_at_once(tmp_path: Path) -> None:
     with started("train", *LONG, "--out", "run", cwd=tmp_path) as process:
         wait_for(lambda: len(descendants(process)) > 2, 90, "Ray's first process")
@@ -89,7 +151,8 @@ def test_a_signal_to_the_process_group_while_ray_starts_ends_training_at_once(tm
     wait_for(lambda: have_ended(children), 20, "the end of all processes")
 
 
-def test_an_interrupted_training_on_ray_leaves_no_process_and_resumes(tmp_path: Path, undisturbed: str) -> None:
+@pytest.mark.ray
+def test_an_interrupted_training_on_ray_leaves_no_process_and_is_resumed(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with started("train", *LONG, "--workers", "2", "--out", "run", cwd=tmp_path) as process:
         wait_for(lambda: checkpoints(out), 90, "a checkpoint")
@@ -101,10 +164,12 @@ def test_an_interrupted_training_on_ray_leaves_no_process_and_resumes(tmp_path: 
     assert stderr.rstrip().endswith("Continue with: distnum resume run")
     wait_for(lambda: have_ended(children), 20, "the end of all processes")
     assert run("resume", "run", "--quiet", "--workers", "0", cwd=tmp_path).returncode == 0
-    assert sha256(out) == undisturbed
+    assert sha256(out) == long_run()
 
 
-def test_a_driver_killed_on_ray_leaves_no_process_and_resumes(tmp_path: Path, undisturbed: str) -> None:
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_driver_killed_on_ray_leaves_no_process_and_its_run_is_resumed(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with started("train", *LONG, "--workers", "2", "--out", "run", cwd=tmp_path) as process:
         wait_for(lambda: checkpoints(out), 90, "a checkpoint")
@@ -114,12 +179,14 @@ def test_a_driver_killed_on_ray_leaves_no_process_and_resumes(tmp_path: Path, un
     wait_for(lambda: have_ended(children), 30, "the end of all processes")
     done = run("resume", "run", "--workers", "2", cwd=tmp_path)
     assert done.returncode == 0
-    assert sha256(out) == undisturbed
+    assert sha256(out) == long_run()
     # Ray prints nothing.
     assert all(line.split()[0] in FIRST_WORDS for line in done.stderr.splitlines()), done.stderr
 
 
-def test_sigterm_on_ray_prints_nothing_of_ray(tmp_path: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.ray
+def test_ray_prints_nothing_after_sigterm(tmp_path: Path) -> None:
     with started("train", *LONG, "--workers", "1", "--out", "run", cwd=tmp_path) as process:
         wait_for(lambda: checkpoints(tmp_path / "run"), 60, "a checkpoint")
         process.send_signal(signal.SIGTERM)
@@ -128,13 +195,3 @@ def test_sigterm_on_ray_prints_nothing_of_ray(tmp_path: Path) -> None:
     assert "***" not in stderr
     assert "SIGTERM" not in stderr
     assert "Continue with: distnum resume run" in stderr
-
-
-def test_a_killed_worker_leaves_the_standard_output_clean(tmp_path: Path, undisturbed: str) -> None:
-    with started("train", *LONG, "--workers", "2", "--out", "run", "--json", cwd=tmp_path) as process:
-        wait_for(lambda: checkpoints(tmp_path / "run"), 60, "a checkpoint")
-        worker = next(one for one in descendants(process) if "DistnumWorker" in " ".join(one.cmdline()))
-        worker.kill()
-        out, _ = process.communicate(timeout=90)
-    assert process.returncode == 0
-    assert json.loads(out)["params_sha256"] == undisturbed

@@ -1,9 +1,11 @@
-"""Ray sessions of the command line: started by it, or already running."""
+"""The command line as processes: one of each command, Ray sessions of its own, and several processes at once."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -16,14 +18,71 @@ import psutil
 import pytest
 
 import distnum
-from tests.cli.processes import (
-    DISTNUM,
-    run,
-    sha256,
-    wait_for,
-)
+from tests.system.processes import DISTNUM, LONG, checkpoints, descendants, run, sha256, started, wait_for
 
-pytestmark = pytest.mark.process
+
+def test_a_run_is_trained_evaluated_plotted_and_trained_further(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="pictures need the extra 'plots'")
+    trained = run("train", "--workers", "0", "--steps", "3", "--out", "run", cwd=tmp_path)
+    assert trained.returncode == 0
+    assert "step 3/3" in trained.stderr
+    assert sha256(tmp_path / "run") in trained.stdout
+    evaluated = json.loads(run("evaluate", "run", "--json", cwd=tmp_path).stdout)
+    assert evaluated["accuracy"] == json.loads((tmp_path / "run" / "result.json").read_text())["test_accuracy"]
+    assert run("plot", "run", cwd=tmp_path).stdout.split() == ["run/loss.png", "run/weights.png"]
+    assert (tmp_path / "run" / "weights.png").read_bytes().startswith(b"\x89PNG")
+    assert run("resume", "run", "--steps", "5", cwd=tmp_path).returncode == 0
+    assert sha256(tmp_path / "run") == distnum.train(steps=5, workers=0).params_sha256
+
+
+@pytest.mark.ray
+def test_a_killed_worker_leaves_the_bits_and_the_standard_output_clean(tmp_path: Path) -> None:
+    with started("train", *LONG, "--workers", "2", "--out", "run", "--json", cwd=tmp_path) as process:
+        wait_for(lambda: checkpoints(tmp_path / "run"), 60, "a checkpoint")
+        worker = next(one for one in descendants(process) if "DistnumWorker" in " ".join(one.cmdline()))
+        worker.kill()
+        out, _ = process.communicate(timeout=90)
+    assert process.returncode == 0
+    expected = distnum.train(hidden=20, steps=150, batch_size=50, workers=0).params_sha256
+    assert json.loads(out)["params_sha256"] == expected
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_an_interrupted_experiment_prints_how_to_continue(tmp_path: Path) -> None:
+    few = ["--workers", "1", "--hidden", "8", "--steps", "5", "--repeats", "1000", "--out", "scaling"]
+    with started("scale", *few, cwd=tmp_path) as process:
+        wait_for((tmp_path / "scaling" / "scaling.json").exists, 60, "a measurement")
+        process.send_signal(signal.SIGTERM)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "distnum: interrupted; the measurements are saved. Continue with --resume --out scaling" in stderr
+    assert "***" not in stderr
+
+
+# --- several processes at once ----------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_run_in_use_by_another_process_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with started("train", *LONG, "--steps", "100000", "--workers", "0", "--out", "run", cwd=tmp_path):
+        wait_for(lambda: checkpoints(out), 60, "a checkpoint")
+        second = run("resume", "run", cwd=tmp_path)
+    assert second.returncode == 2
+    assert "is in use: another distnum process" in second.stderr
+
+
+@pytest.mark.slow
+def test_runs_started_in_the_same_second_get_different_folders(tmp_path: Path) -> None:
+    arguments = [*DISTNUM, "train", "--workers", "0", "--steps", "1", "--quiet"]
+    processes = [subprocess.Popen(arguments, cwd=tmp_path, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    stderr = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, stderr
+    assert len(list((tmp_path / "runs").glob("*/result.json"))) == 4
+
+
+# --- Ray sessions -----------------------------------------------------------------
 
 
 def test_an_address_of_another_server_is_refused_at_once(tmp_path: Path) -> None:
@@ -44,6 +103,8 @@ def test_an_address_of_another_server_is_refused_at_once(tmp_path: Path) -> None
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.ray
 def test_processes_of_the_user_outlive_the_ray_session(tmp_path: Path) -> None:
     code = (
         "import subprocess, sys, distnum\n"
@@ -60,6 +121,8 @@ def test_processes_of_the_user_outlive_the_ray_session(tmp_path: Path) -> None:
     assert done.stdout.strip() == "0", done.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.ray
 def test_a_running_cluster_is_used_with_its_token(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -106,6 +169,8 @@ def test_a_running_cluster_is_used_with_its_token(tmp_path: Path) -> None:
     assert sha256(tmp_path / "run") == distnum.train(steps=3, hidden=5, workers=0).params_sha256
 
 
+@pytest.mark.slow
+@pytest.mark.ray
 def test_two_trainings_at_once_after_ray_was_imported(tmp_path: Path) -> None:
     code = (
         "import ray, distnum\n"
