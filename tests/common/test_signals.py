@@ -1,4 +1,4 @@
-"""Signals that ask a process to end are handled for a while."""
+"""Signals that ask a process to end are handled in a block only."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from distnum.common.signals import handled_signals
 
 
 @pytest.fixture(autouse=True)
-def _sigint_is_not_ignored() -> Iterator[None]:
-    """A shell starts background processes with SIGINT ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def default_signals() -> Iterator[None]:
+    """Handle signals as in a command of a shell, even if the tests run under nohup or in the background."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def test_signals_are_handled_in_the_block_only() -> None:
@@ -36,13 +39,10 @@ def test_signals_raise_a_keyboard_interrupt_by_default() -> None:
 
 
 def test_an_ignored_signal_stays_ignored() -> None:
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
-        with handled_signals():
-            assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with handled_signals():
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
 
 
 def test_the_start_of_the_command_line_imports_little() -> None:

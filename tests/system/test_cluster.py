@@ -11,11 +11,9 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,6 +22,7 @@ from distnum import InputError
 from distnum.cli.main import main
 from distnum.cli.submit import client
 from distnum.cli.submit.client import Cluster
+from tests.system.processes import checkpoints, wait_for
 
 LOCAL = Path(__file__).resolve().parents[2] / "cluster" / "local"
 TRAIN = ["--hidden", "8", "--batch-size", "20", "--workers", "2", "--evaluate-every", "5", "--checkpoint-every", "5"]
@@ -38,15 +37,6 @@ def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
-
-
-def wait_for(ready: Callable[[], Any], seconds: float = 60) -> Any:
-    deadline = time.monotonic() + seconds
-    while True:
-        if result := ready():
-            return result
-        assert time.monotonic() < deadline, f"not ready within {seconds:g} s"
-        time.sleep(0.2)
 
 
 class Running:
@@ -130,7 +120,7 @@ def running() -> Iterator[Running]:
     subprocess.run([LOCAL / "start.sh", "3", "2"], env=environment, check=True, timeout=120)
     try:
         cluster = Running(home, dashboard, environment)
-        wait_for(lambda: cluster.n_nodes() == 3)
+        wait_for(lambda: cluster.n_nodes() == 3, 60, "the start of three nodes")
         yield cluster
     finally:
         subprocess.run([LOCAL / "stop.sh"], env=environment, check=True, timeout=60)
@@ -201,7 +191,7 @@ class TestOnACluster:
         assert main(["submit", *running.options(), "--no-wait", *TRAIN, "--steps", "100000"]) == 0
         number = capfd.readouterr().out.strip()
         run = running.home / "home" / "distnum-runs" / number
-        wait_for(lambda: list(run.glob("checkpoints/*")))
+        wait_for(lambda: checkpoints(run), 60, "a checkpoint")
         assert main(["submit", *running.options(), "--stop", number]) == 0
         assert capfd.readouterr().out.split() == [number, "STOPPED"]
         done = max(int(path.stem.removeprefix("step-")) for path in run.glob("checkpoints/*"))
@@ -268,12 +258,13 @@ class TestOnACluster:
         assert main(["submit", *running.options(), "--no-wait", *slow, *rare]) == 0
         number = capfd.readouterr().out.strip()
         run = running.home / "home" / "distnum-runs" / number
-        wait_for(lambda: (run / "metrics.jsonl").exists() and (run / "metrics.jsonl").read_text().count("\n"), 180)
-        row = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+        rows = run / "metrics.jsonl"
+        wait_for(lambda: rows.exists() and rows.read_text().count("\n"), 180, "the first step")
+        row = json.loads(rows.read_text().splitlines()[0])
         assert row["compute_s"] > 3
         assert main(["submit", *running.options(), "--stop", number]) == 0
         assert capfd.readouterr().out.split() == [number, "STOPPED"]
-        n_rows = len((run / "metrics.jsonl").read_text().splitlines())
+        n_rows = len(rows.read_text().splitlines())
         assert [path.stem for path in run.glob("checkpoints/*")][-1] == f"step-{n_rows:08d}"
 
     def test_addresses_and_tokens_in_the_environment(
@@ -302,7 +293,7 @@ class TestOnACluster:
         assert main(["submit", *running.options(), "--no-wait", *sizes, "--steps", "400"]) == 0
         number = capfd.readouterr().out.strip()
         run = running.home / "home" / "distnum-runs" / number
-        wait_for(lambda: list(run.glob("checkpoints/*")))
+        wait_for(lambda: checkpoints(run), 60, "a checkpoint")
         pids = [int(line) for line in (running.home / "pids").read_text().split()]
         os.killpg(pids[-1], signal.SIGKILL)
         assert main(["submit", *running.options(), "--follow", number]) == 0
