@@ -39,16 +39,21 @@ def ray_session() -> Iterator[None]:
     """A small session with more logical CPUs than the machine may have: the tests wait more than they compute."""
     import ray
 
-    ray.init(
-        address="local",  # not one that happens to run here
-        num_cpus=8,
-        include_dashboard=False,
-        logging_level="error",
-        log_to_driver=False,
-        object_store_memory=200 * 2**20,
-    )
-    yield
-    ray.shutdown()
+    # Ray does not remove the folder of a session. Names of its sockets must be short.
+    with tempfile.TemporaryDirectory(prefix="dn", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        ray.init(
+            address="local",  # not one that happens to run here
+            num_cpus=8,
+            include_dashboard=False,
+            logging_level="error",
+            log_to_driver=False,
+            object_store_memory=200 * 2**20,
+            _temp_dir=folder,
+        )
+        # Ray would log the end of an actor that one test has killed while another test runs.
+        ray._private.worker._unhandled_error_handler = lambda error: None
+        yield
+        ray.shutdown()
 
 
 @pytest.fixture(params=["sockets", pytest.param("calls", marks=pytest.mark.slow)])

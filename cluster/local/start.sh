@@ -17,10 +17,10 @@ if [ -e "$home" ]; then
   echo "$home exists; is a cluster running? cluster/local/stop.sh stops it and removes the folder." >&2
   exit 2
 fi
-mkdir -m 700 "$home"
+mkdir -m 700 "$home" "$home/tmp"
 python3 -c "import secrets; print(secrets.token_hex(32))" > "$home/token"
 
-export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$home/token
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$home/token TMPDIR=$home/tmp
 export RAY_USAGE_STATS_ENABLED=0 RAY_worker_niceness=0
 export RAY_health_check_initial_delay_ms=0 RAY_health_check_period_ms=1000
 export RAY_health_check_timeout_ms=1000 RAY_health_check_failure_threshold=3

@@ -58,7 +58,7 @@ def test_step_taken_is_near_the_step_wished_for(x: float, h: float) -> None:
     assert step == pytest.approx(h, abs=1e-14)
 
 
-def test_step_that_vanishes_beside_the_parameter_is_zero() -> None:
+def test_a_step_that_vanishes_when_added_to_the_parameter_is_zero() -> None:
     assert representable_h(np.array([1e30]), 1e-4)[0] == 0
 
 

@@ -44,7 +44,7 @@ def sum_of_squares(n_params: int) -> tuple[BlackBox, np.ndarray]:
 
 @pytest.mark.usefixtures("way")
 def test_a_late_worker_never_writes_into_files_in_use() -> None:
-    """The worker is late when the pool is told to use fewer workers."""
+    """The worker is still late when the pool is set to use fewer workers."""
     job = prepare(None, None, None, None, {**SMALL, "workers": 3})
     expected = distnum.train(**SMALL, workers=0).params_sha256
     with open_pool(job) as pool:

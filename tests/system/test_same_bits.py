@@ -40,7 +40,7 @@ def test_threads_do_not_change_the_bits(threads: int) -> None:
 
 
 @pytest.mark.usefixtures("way")
-@pytest.mark.parametrize(("workers", "threads"), [(1, 1), (2, 2), (3, 1), pytest.param(7, 1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("workers", "threads"), [(1, 1), (2, 2), (3, 1), pytest.param(5, 1, marks=pytest.mark.slow)])
 def test_workers_do_not_change_the_bits(workers: int, threads: int) -> None:
     assert distnum.train(**SMALL, workers=workers, threads_per_worker=threads).params_sha256 == serial_bits()
 
@@ -93,26 +93,25 @@ def test_a_stopped_worker_does_not_change_the_bits_and_is_given_up() -> None:
 def test_no_setting_changes_the_bits(options: dict[str, Any]) -> None:
     options = {**SMALL, "steps": 4, **options}
     expected = distnum.train(**options, workers=0, threads_per_worker=1).params_sha256
-    several = 1 if options.get("method") == "naive" else 2
-    assert distnum.train(**options, workers=0, threads_per_worker=several).params_sha256 == expected
-    for n_workers, n_threads in [(2, several), (3, 1)]:
-        job = prepare(None, None, None, None, {**options, "workers": n_workers, "threads_per_worker": n_threads})
-        with open_pool(job) as pool:
-            assert isinstance(pool, RayPool)
-            assert trained(job, pool) == expected
+    threads = 1 if options.get("method") == "naive" else 2
+    assert distnum.train(**options, workers=0, threads_per_worker=threads).params_sha256 == expected
+    job = prepare(None, None, None, None, {**options, "workers": 3, "threads_per_worker": threads})
+    with open_pool(job) as pool:
+        assert isinstance(pool, RayPool)
+        assert trained(job, pool) == expected
 
-            def kill(step: int, pool: RayPool = pool) -> None:
-                if step in (1, 3):
-                    os.kill(pool.worker_pids[0], signal.SIGKILL)
+        def kill(step: int) -> None:
+            if step in (1, 3):
+                os.kill(pool.worker_pids[0], signal.SIGKILL)
 
-            assert trained(job, pool, kill) == expected
+        assert trained(job, pool, kill) == expected
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("way")
 def test_workers_do_not_change_the_bits_of_the_main_job() -> None:
     serial = distnum.train(steps=3, workers=0).params_sha256
-    assert {distnum.train(steps=3, workers=k).params_sha256 for k in (1, 2, 5)} == {serial}
+    assert {distnum.train(steps=3, workers=k).params_sha256 for k in (2, 4)} == {serial}
 
 
 @pytest.mark.usefixtures("way")

@@ -1,4 +1,4 @@
-"""The configuration: its defaults, what each field takes, and what it says to the rest."""
+"""The configuration: its defaults, the values that each field allows, and its TOML."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a job runs: the user's own code is never called while Ray starts."""
+"""Where a job runs: the chosen numbers of workers, and no code of the user while Ray starts."""
 
 from __future__ import annotations
 
@@ -64,3 +64,17 @@ def test_the_kernels_of_a_network_are_loaded_while_ray_starts(started: list[dict
     objective.at = lambda *arguments: n_rows.append(len(arguments[1].x)) or at(*arguments)
     started[0]["meanwhile"]()
     assert n_rows == [5]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
+def test_auto_chooses_the_fastest_numbers_of_workers_and_threads() -> None:
+    small: dict[str, Any] = {"hidden": (8,), "steps": 4, "batch_size": 20}
+    job = prepare(None, None, None, None, small)
+    with placement.open_pool(job, gradient_s=lambda: 1e-4) as pool:
+        assert pool.n_workers == 1
+    with placement.open_pool(job, gradient_s=lambda: 10.0) as pool:
+        assert pool.n_workers * pool.n_threads == 8
+    one_thread = prepare(None, None, None, None, {**small, "threads_per_worker": 1})
+    with placement.open_pool(one_thread, gradient_s=lambda: 10.0) as pool:
+        assert (pool.n_workers, pool.n_threads) == (8, 1)

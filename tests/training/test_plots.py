@@ -155,7 +155,9 @@ def test_the_file_named_is_the_file_written(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["loss"]
 
 
-def test_without_matplotlib_it_is_said_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_matplotlib_the_error_names_the_extra_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(InputError, match="pip install"):
         plot_curves(rows(), tmp_path / "loss.png")

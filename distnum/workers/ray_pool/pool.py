@@ -170,15 +170,15 @@ class RayPool(Closing):
         """Make the planner, deadlines and shared files for the next turns."""
         assert self._files is not None
         self._variant = variant
-        self._planner = Planner(self._work, self._batch)
+        batch_at = self._batch_at
+        # Not a method of this pool: a cycle of references would keep handles of actors alive after close.
+        batch_of: BatchAt = batch_at if variant is None else lambda step: batch_at(step, variant)
+        self._planner = Planner(self._work, batch_of)
         self._deadlines = Deadlines(self._deadline_s)
         self._blocks_shape: tuple[int, int] | None = None
         if self._shares_blocks and isinstance(self._work, SharesBlocks):
-            self._blocks_shape = self._work.shared_blocks(self._batch(1), self._dtype)
+            self._blocks_shape = self._work.shared_blocks(batch_of(1), self._dtype)
         self._files.renew(self._blocks_shape)
-
-    def _batch(self, step: int) -> Any:
-        return self._batch_at(step) if self._variant is None else self._batch_at(step, self._variant)
 
     def compute(self, step: int, params: Array, kept: KeptSlices | None = None) -> Gathered:
         """Compute all answers at ``params`` and the batch of a step.

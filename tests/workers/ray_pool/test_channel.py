@@ -1,4 +1,4 @@
-"""Asking over sockets: what comes of a worker that stops in the middle, or goes."""
+"""Tasks and answers over sockets, also of a worker that stops in the middle of an answer or ends."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from distnum.workers.ray_pool.channel import Channel, RayWorker
 
 
 class GetTimeoutError(Exception):
-    """Stands for Ray's."""
+    """Stands for Ray's exception of this name."""
 
 
 class Ray:
-    """What ``Channel`` uses of Ray, for an actor of which Ray says nothing, or why it has ended."""
+    """The part of Ray that ``Channel`` uses; its answer about an actor is always the given exception."""
 
     def __init__(self, end: Exception) -> None:
         self.exceptions = self
@@ -36,7 +36,7 @@ class Ray:
 
 
 class Actor:
-    """An actor whose calls nobody answers."""
+    """An actor that does not answer calls."""
 
     def __getattr__(self, name: str) -> Any:
         return self
@@ -51,22 +51,22 @@ def task(n_tiles: int = 3) -> RayTask:
 
 @pytest.fixture
 def listener(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
-    monkeypatch.chdir(tmp_path)  # whose own name may be too long
+    monkeypatch.chdir(tmp_path)  # its full name may be too long for a socket
     monkeypatch.setattr(channel, "_MESSAGE_TIMEOUT_S", 1)
     with Listener("worker", "AF_UNIX") as made:
         yield made
 
 
-def asked(listener: Listener, ray: Ray, n_tiles: int = 3) -> tuple[Channel, RayWorker, Connection]:
-    """A worker that has been asked, and its end of the connection."""
+def with_task(listener: Listener, ray: Ray, n_tiles: int = 3) -> tuple[Channel, RayWorker, Connection]:
+    """A worker that has got a task, and its end of the connection."""
     worker = RayWorker(1, Actor(), None, address=str(listener.address))
     driver_channel = Channel(ray)
     driver_channel.send(worker, task(n_tiles), None, 1.0)
     return driver_channel, worker, listener.accept()
 
 
-def test_a_task_goes_there_and_an_answer_comes_back(listener: Listener) -> None:
-    driver_channel, worker, connection = asked(listener, Ray(GetTimeoutError()))
+def test_a_task_is_sent_and_its_answer_received(listener: Listener) -> None:
+    driver_channel, worker, connection = with_task(listener, Ray(GetTimeoutError()))
     assert pickle.loads(connection.recv_bytes()).shard.tolist() == [0, 1, 2]
     assert driver_channel.replied([worker], 0) == []
     connection.send_bytes(b"found")
@@ -75,7 +75,7 @@ def test_a_task_goes_there_and_an_answer_comes_back(listener: Listener) -> None:
 
 
 def test_a_worker_that_stops_in_the_middle_of_an_answer_is_not_waited_for(listener: Listener) -> None:
-    driver_channel, worker, connection = asked(listener, Ray(GetTimeoutError()))
+    driver_channel, worker, connection = with_task(listener, Ray(GetTimeoutError()))
     with connection:
         os.write(connection.fileno(), struct.pack("!i", 100) + b"half")
         assert driver_channel.replied([worker], 10) == [worker]
@@ -86,7 +86,7 @@ def test_a_worker_that_stops_in_the_middle_of_an_answer_is_not_waited_for(listen
 @pytest.mark.slow
 def test_a_worker_that_does_not_read_is_not_waited_for(listener: Listener) -> None:
     began = perf_counter()
-    driver_channel, worker, connection = asked(listener, Ray(GetTimeoutError()), n_tiles=1_000_000)
+    driver_channel, worker, connection = with_task(listener, Ray(GetTimeoutError()), n_tiles=1_000_000)
     with connection:
         assert driver_channel.replied([worker], 60) == [worker]
         with pytest.raises(ConnectionError, match="connection is broken"):
@@ -94,20 +94,20 @@ def test_a_worker_that_does_not_read_is_not_waited_for(listener: Listener) -> No
     assert perf_counter() - began < 30
 
 
-def test_ray_says_why_a_worker_is_gone(listener: Listener) -> None:
-    driver_channel, worker, connection = asked(listener, Ray(MemoryError("it has taken too much")))
+def test_the_error_of_a_lost_worker_is_the_reason_that_ray_gives(listener: Listener) -> None:
+    driver_channel, worker, connection = with_task(listener, Ray(MemoryError("it has taken too much")))
     connection.close()
     assert driver_channel.replied([worker], 10) == [worker]
     with pytest.raises(MemoryError, match="too much"):
         driver_channel.receive(worker, 10)
-    # It is asked again over another connection, as its process may be there.
+    # The next task goes over a new connection, as the process may still run.
     driver_channel.send(worker, task(), None, 1.0)
     with listener.accept() as again:
         assert pickle.loads(again.recv_bytes()).turn == 1
 
 
-def test_a_worker_that_is_gone_before_it_is_asked_is_noticed_when_its_answer_is_due(listener: Listener) -> None:
-    driver_channel, worker, connection = asked(listener, Ray(MemoryError("it has taken too much")))
+def test_a_worker_that_ended_before_its_task_was_sent_is_noticed_when_its_answer_is_due(listener: Listener) -> None:
+    driver_channel, worker, connection = with_task(listener, Ray(MemoryError("it has taken too much")))
     connection.close()
     driver_channel.send(worker, task(), None, 1.0)
     assert driver_channel.replied([worker], 10) == [worker]
@@ -115,7 +115,7 @@ def test_a_worker_that_is_gone_before_it_is_asked_is_noticed_when_its_answer_is_
         driver_channel.receive(worker, 10)
 
 
-def test_an_address_where_nobody_listens_leaves_calls(tmp_path: Path) -> None:
+def test_a_worker_that_does_not_listen_is_called_through_ray(tmp_path: Path) -> None:
     calls = []
 
     class Called(Actor):

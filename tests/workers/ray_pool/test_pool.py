@@ -14,8 +14,6 @@ import distnum
 from distnum import InputError, TrainingError
 from distnum.differentiation.black_box import BlackBox
 from distnum.differentiation.parameters import ParamsLayout
-from distnum.training.placement import open_pool
-from distnum.training.prepare import prepare
 from distnum.workers.ray_pool.pool import RayPool
 from distnum.workers.ray_pool.shared_memory import SharedVectors
 
@@ -104,15 +102,3 @@ def test_more_workers_than_parameters() -> None:
 def test_too_many_workers_for_the_cluster() -> None:
     with pytest.raises(InputError, match="workers is 50 and threads_per_worker is 2, but the Ray cluster has 8 CPUs"):
         distnum.train(**SMALL, workers=50, threads_per_worker=2)
-
-
-@pytest.mark.slow
-def test_auto_chooses_the_fastest_numbers_of_workers_and_threads() -> None:
-    job = prepare(None, None, None, None, SMALL)
-    with open_pool(job, gradient_s=lambda: 1e-4) as pool:
-        assert pool.n_workers == 1
-    with open_pool(job, gradient_s=lambda: 10.0) as pool:
-        assert pool.n_workers * pool.n_threads == 8
-    one_thread = prepare(None, None, None, None, {**SMALL, "threads_per_worker": 1})
-    with open_pool(one_thread, gradient_s=lambda: 10.0) as pool:
-        assert (pool.n_workers, pool.n_threads) == (8, 1)
