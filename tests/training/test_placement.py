@@ -66,15 +66,18 @@ def test_the_kernels_of_a_network_are_loaded_while_ray_starts(started: list[dict
     assert n_rows == [5]
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("ray_session")
-def test_auto_chooses_the_fastest_numbers_of_workers_and_threads() -> None:
-    small: dict[str, Any] = {"hidden": (8,), "steps": 4, "batch_size": 20}
-    job = prepare(None, None, None, None, small)
-    with placement.open_pool(job, gradient_s=lambda: 1e-4) as pool:
-        assert pool.n_workers == 1
-    with placement.open_pool(job, gradient_s=lambda: 10.0) as pool:
-        assert pool.n_workers * pool.n_threads == 8
-    one_thread = prepare(None, None, None, None, {**small, "threads_per_worker": 1})
-    with placement.open_pool(one_thread, gradient_s=lambda: 10.0) as pool:
-        assert (pool.n_workers, pool.n_threads) == (8, 1)
+def counts(started: list[dict[str, Any]], gradient_s: float, **options: Any) -> tuple[int, int]:
+    """The numbers of workers and threads chosen on one node with 8 CPUs."""
+    job = prepare(None, None, None, None, {"hidden": (8,), "batch_size": 20, **options})
+    with pytest.raises(Started):
+        placement.open_pool(job, gradient_s=lambda: gradient_s)
+    chosen = started[-1]["n_workers"](8, 1)
+    assert chosen.at_start == chosen.most
+    return chosen.most, chosen.n_threads
+
+
+def test_auto_chooses_the_fastest_numbers_of_workers_and_threads(started: list[dict[str, Any]]) -> None:
+    assert counts(started, 1e-4) == (1, 1)
+    n_workers, n_threads = counts(started, 10.0)
+    assert n_workers * n_threads == 8
+    assert counts(started, 10.0, threads_per_worker=1) == (8, 1)
