@@ -13,6 +13,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from time import monotonic, sleep
 from typing import Any
 
@@ -54,8 +55,9 @@ def initialised(
     Ray's processes, and no others, inherit the environment variable ``mark``. Ray starts on a
     thread: its own code would swallow a ``KeyboardInterrupt`` or change it into another
     exception. Here the interrupt is raised once Ray has started; a second one is raised at once.
-    ``meanwhile`` is called while it starts; it should run no code of the user, which would see Ray's
-    environment variables. If Ray does not start, the error that ``failure`` makes of its message is raised.
+    ``meanwhile`` is called on another thread while Ray starts; it should run no code of the user, which
+    would see Ray's environment variables. Its error is raised unchanged. If Ray does not start, the error
+    that ``failure`` makes of its message is raised.
     """
     errors: list[BaseException] = []
     started, ended = threading.Event(), threading.Event()
@@ -69,10 +71,13 @@ def initialised(
         started.set()
         ended.wait()  # Ray's servers are killed when the thread that has started them ends
 
+    # What runs meanwhile has a thread of its own: an interrupt in the middle of an import would leave Python's
+    # import lock taken, and Ray, which imports at the same time, would wait for it forever.
+    executor = ThreadPoolExecutor(1)
     threading.Thread(target=session, daemon=True).start()
     try:
         try:
-            meanwhile()
+            loading = executor.submit(meanwhile)
             started.wait()
         except BaseException:
             started.wait()
@@ -85,8 +90,10 @@ def initialised(
             raise failure(first_line(errors[0])) from errors[0]
         if errors:
             raise errors[0]
+        loading.result()
         yield
     finally:
+        executor.shutdown(wait=False)
         if started.is_set():
             ray.shutdown()
         ended.set()

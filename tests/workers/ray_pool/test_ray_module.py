@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from typing import Any
 
 import pytest
@@ -58,4 +60,25 @@ def test_an_error_of_what_runs_meanwhile_is_raised_unchanged(error: BaseExceptio
     with pytest.raises(type(error)) as raised, start(ray, meanwhile):
         raise AssertionError
     assert raised.value is error
+    assert ray.n_shutdowns == 1
+
+
+def test_an_interrupt_while_ray_starts_does_not_end_what_runs_meanwhile() -> None:
+    # Ray's start waits for what runs meanwhile, as two threads that import wait for one another.
+    finished = threading.Event()
+
+    class ImportingRay(FakeRay):
+        def init(self, **options: Any) -> None:
+            assert finished.wait(30), "what runs meanwhile was interrupted"
+
+    def meanwhile() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(1000):  # byte code between which an interrupt could be raised
+            pass
+        finished.set()
+
+    ray = ImportingRay()
+    with pytest.raises(KeyboardInterrupt), start(ray, meanwhile):
+        raise AssertionError
+    assert finished.is_set()
     assert ray.n_shutdowns == 1
