@@ -13,6 +13,8 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).resolve().parents[2]
 # A run without a step for this long hangs.
 DEADLINE_S = 180.0
@@ -48,6 +50,7 @@ class Run:
         self._arguments = [str(folder), str(n_steps), workers, address]
         self._prefix = prefix
         self._environment = {**os.environ, **(environment or {})}
+        self._log = folder.with_name(f"{folder.name}.log")
         self.sha256, self.step = "", 0
         self.begin()
 
@@ -55,7 +58,7 @@ class Run:
         """Start or resume the run."""
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._ended = False
-        self._log = self.folder.parent / f"{self.folder.name}.log"
+        self._log_begins = self._log.stat().st_size if self._log.exists() else 0
         command = [*self._prefix, sys.executable, "-m", "tests.chaos.driver", *self._arguments]
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -78,10 +81,11 @@ class Run:
         lines.put(None)
 
     def skip(self) -> None:
-        """Skip the lines that have been printed so far."""
+        """Skip the lines that have been printed so far, and note the time: a fault follows."""
         with contextlib.suppress(queue.Empty):
             while True:
                 self._take(self._lines.get_nowait())
+        self.skipped = time.monotonic()
 
     def _take(self, line: str | None) -> bool:
         """Process a line. Return False at the end of the output."""
@@ -91,6 +95,8 @@ class Run:
         if line.startswith("sha256 "):
             _, self.sha256, step = line.split()
             self.step = int(step)
+        elif line.strip().isdecimal():
+            self.step = int(line)
         return True
 
     def wait_step(self, n: int = 1) -> bool:
@@ -102,11 +108,28 @@ class Run:
             except queue.Empty:
                 self.process.send_signal(signal.SIGUSR1)  # prints a traceback to its log
                 time.sleep(1)
-                raise Lost(f"no step for {DEADLINE_S:g} s: {self._log_end()}") from None
+                raise Lost(f"no step for {DEADLINE_S:g} s: {self.log_end()}") from None
             n -= self._take(line) and str(line).strip().isdecimal()
         if self._ended:
             self.process.wait()
         return not n
+
+    def wait_end(self, seconds: float) -> float:
+        """Wait until it ends by itself, at most some seconds. Return the seconds until then."""
+        began = time.monotonic()
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGUSR1)  # prints a traceback to its log
+            time.sleep(1)
+            raise Lost(f"it still runs after {seconds:g} s: {self.log_end()}") from None
+        while self.wait_step():  # those that were printed
+            pass
+        return time.monotonic() - began
+
+    def newest(self) -> Path | None:
+        """Return the newest checkpoint."""
+        return max((self.folder / "checkpoints").glob("step-*"), default=None)
 
     def worker_pids(self) -> list[int]:
         """Return the process ids of the running workers."""
@@ -118,7 +141,7 @@ class Run:
                     working[row["worker"]] = row["pid"]
                 if row["event"] == "worker_lost":
                     working.pop(row["worker"], None)
-        return [pid for pid in working.values() if _is_worker(pid)]
+        return [pid for pid in working.values() if is_worker(pid)]
 
     def kill(self) -> None:
         """Kill the driver with SIGKILL."""
@@ -130,7 +153,7 @@ class Run:
         while self.wait_step():
             pass
         if self.process.returncode or not self.sha256:
-            raise Lost(f"the run ended with code {self.process.returncode}: {self._log_end()}")
+            raise Lost(f"the run ended with code {self.process.returncode}: {self.log_end()}")
         return self.sha256
 
     def finish(self) -> str:
@@ -142,13 +165,24 @@ class Run:
         self.begin()
         return self.to_end()
 
-    def _log_end(self) -> str:
-        """Return the end of its error output."""
-        return self._log.read_text(errors="replace")[-2000:]
+    def log_end(self) -> str:
+        """Return the end of what it has written to its error output since it was begun or resumed last."""
+        with self._log.open(errors="replace") as log:
+            log.seek(self._log_begins)
+            return log.read()[-3000:]
 
 
-def _is_worker(pid: int) -> bool:
+def is_worker(pid: int) -> bool:
     """Return whether a process is a running worker."""
     with contextlib.suppress(OSError):
         return b"DistnumWorker" in Path(f"/proc/{pid}/cmdline").read_bytes()
     return False
+
+
+def ray_server(parent: int, name: str) -> int | None:
+    """Return the process id of the ``raylet`` or ``gcs_server`` that a process has started; None if none runs."""
+    with contextlib.suppress(psutil.Error):
+        for child in psutil.Process(parent).children(recursive=True):
+            if child.name() == name and child.status() != psutil.STATUS_ZOMBIE:
+                return child.pid
+    return None

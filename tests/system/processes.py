@@ -31,7 +31,7 @@ def shell(command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["bash", "-c", command], cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
 
 
-def _default_signals() -> None:
+def default_signals() -> None:
     """Handle signals as in a command of a shell, even if the tests run under nohup or in the background."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
@@ -48,7 +48,7 @@ def started(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> It
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=_default_signals,
+        preexec_fn=default_signals,
     )
     try:
         yield process
@@ -85,3 +85,9 @@ def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
 def have_ended(processes: list[psutil.Process]) -> bool:
     """Return whether all processes have ended."""
     return not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in processes)
+
+
+def listening_addresses(pids: list[int]) -> set[tuple[str, int]]:
+    """Return the addresses and ports on which some processes listen."""
+    connections = psutil.net_connections("inet")
+    return {tuple(one.laddr) for one in connections if one.status == psutil.CONN_LISTEN and one.pid in pids}

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import psutil
 import pytest
 
 import distnum
@@ -22,7 +23,8 @@ from distnum import InputError
 from distnum.cli.main import main
 from distnum.cli.submit import client
 from distnum.cli.submit.client import Cluster
-from tests.system.processes import checkpoints, wait_for
+from distnum.common.cleanup import marked
+from tests.system.processes import checkpoints, listening_addresses, run, sha256, started, wait_for
 
 LOCAL = Path(__file__).resolve().parents[2] / "cluster" / "local"
 TRAIN = ["--hidden", "8", "--batch-size", "20", "--workers", "2", "--evaluate-every", "5", "--checkpoint-every", "5"]
@@ -52,6 +54,17 @@ class Running:
 
     def options(self) -> list[str]:
         return ["--address", self.address, "--token-file", str(self.token_file)]
+
+    def processes(self, argument: str = "") -> list[int]:
+        """The ids of its processes, or of those with an argument that contains a text."""
+        mark = f"DISTNUM_CLUSTER_MARK={(self.home / 'mark').read_text()}".encode()
+        groups = {os.getpgid(pid) for pid in marked(mark)}
+        found = []
+        for one in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):  # it has just ended
+                if os.getpgid(one.pid) in groups and argument in " ".join(one.cmdline()):
+                    found.append(one.pid)
+        return found
 
     def n_nodes(self) -> int:
         import requests
@@ -106,28 +119,75 @@ def behind_tls(port: int, certificate: Path) -> Iterator[int]:
             process.kill()
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[Running]:
-    home, dashboard = Path(f"/tmp/dn{os.getpid()}c"), free_port()
+@contextlib.contextmanager
+def running_cluster(name: str, n_nodes: int) -> Iterator[Running]:
+    home, dashboard, port = Path(f"/tmp/dn{os.getpid()}{name}"), free_port(), free_port()
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "DISTNUM_CLUSTER": str(home),
-        "DISTNUM_PORT": str(free_port()),
+        "DISTNUM_PORT": str(port),
         "DISTNUM_DASHBOARD_PORT": str(dashboard),
         "HOME": str(home / "home"),
     }
-    subprocess.run([LOCAL / "start.sh", "3", "2"], env=environment, check=True, timeout=120)
+    subprocess.run([LOCAL / "start.sh", str(n_nodes), "2"], env=environment, check=True, timeout=120)
     try:
         cluster = Running(home, dashboard, environment)
-        wait_for(lambda: cluster.n_nodes() == 3, 60, "the start of three nodes")
+        wait_for(lambda: cluster.n_nodes() == n_nodes, 60, f"the start of {n_nodes} nodes")
         yield cluster
     finally:
         subprocess.run([LOCAL / "stop.sh"], env=environment, check=True, timeout=60)
     assert not home.exists()
 
 
+@pytest.fixture(scope="module")
+def running() -> Iterator[Running]:
+    with running_cluster("c", 3) as cluster:
+        yield cluster
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_training_that_loses_the_control_service_saves_its_state_and_ends(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    with running_cluster("h", 1) as cluster:
+        environment = cluster.environment | {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(cluster.token_file),
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        }
+        place = ["--address", f"127.0.0.1:{environment['DISTNUM_PORT']}", "--out", str(out)]
+        with started("train", *TRAIN, *place, "--steps", "1000000", cwd=tmp_path, env=environment) as process:
+            wait_for(lambda: checkpoints(out), 60, "a checkpoint")
+            (control_service,) = cluster.processes("/gcs/gcs_server")
+            os.kill(control_service, number)
+            error = process.communicate(timeout=30)[1]
+    assert process.returncode == 1, error
+    line = error.splitlines()[-1]
+    # The raylet ends soon after a control service that was killed; either may be noticed first. If the raylet ends in
+    # the middle of a transfer, Ray ends the process before it can save its state.
+    lost = re.search("The Ray cluster is lost: the (control service|raylet of this machine) has ", line)
+    assert lost or (number == signal.SIGKILL and "the training was ended by the system, by Ray" in line), error
+    assert f"Continue with: distnum resume {out}" in line, error
+    done = len((out / "metrics.jsonl").read_text().splitlines())
+    if lost:
+        assert max(checkpoints(out)).stem == f"step-{done:08d}"  # no step is lost
+    assert run("resume", str(out), "--steps", str(done + 3), "--workers", "0", cwd=tmp_path).returncode == 0
+    assert sha256(out) == distnum.train(hidden=8, batch_size=20, steps=done + 3, workers=0).params_sha256
+
+
 class TestOnACluster:
+    def test_it_listens_on_the_loopback_address_only(self, running: Running) -> None:
+        """Must be the first test: all nodes run, and nothing has ended."""
+        listening = listening_addresses(running.processes())
+        assert len(listening) > 3 * 5  # of a node: the raylet's two, and three agents'
+        assert {address.removeprefix("::ffff:") for address, _ in listening} == {"127.0.0.1"}, listening
+
+    def test_only_its_user_can_enter_its_folder_or_read_its_token(self, running: Running) -> None:
+        assert running.home.stat().st_mode & 0o777 == 0o700
+        assert running.token_file.stat().st_mode & 0o777 == 0o600
+
     def test_a_training_is_followed_to_its_end_and_fetched(
         self, running: Running, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
@@ -294,8 +354,7 @@ class TestOnACluster:
         number = capfd.readouterr().out.strip()
         run = running.home / "home" / "distnum-runs" / number
         wait_for(lambda: checkpoints(run), 60, "a checkpoint")
-        pids = [int(line) for line in (running.home / "pids").read_text().split()]
-        os.killpg(pids[-1], signal.SIGKILL)
+        os.killpg(running.processes("--temp-dir=" + str(running.home / "node-3"))[0], signal.SIGKILL)
         assert main(["submit", *running.options(), "--follow", number]) == 0
         assert "is lost" in capfd.readouterr().out
         expected = distnum.train(hidden=60, batch_size=100, steps=400, workers=0).params_sha256
