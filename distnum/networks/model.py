@@ -16,6 +16,7 @@ from distnum.networks.dense import Network
 from distnum.networks.losses import CrossEntropy
 from distnum.networks.metrics import Evaluation, evaluate
 from distnum.storage.checkpoints import params_sha256
+from distnum.storage.plain_files import check_plain
 from distnum.storage.run_folder import RunFolder
 
 __all__ = ["Model", "load", "load_model", "model_header"]
@@ -124,6 +125,7 @@ def load_model(run: RunFolder, activation: Activation | None = None) -> Model:
     if not path.is_file():
         raise InputError(f"run {run.name!r} has no trained model yet; finish it with: distnum resume {run.name}")
     try:
+        check_plain(path)
         with safe_open(path, framework="numpy") as file:
             header: dict[str, str] = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
@@ -153,4 +155,4 @@ def load_model(run: RunFolder, activation: Activation | None = None) -> Model:
     except KeyError as error:
         raise InputError(f"{path} is damaged: its header names no {error}.") from None
     except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from None
+        raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None

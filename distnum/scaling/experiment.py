@@ -25,6 +25,7 @@ from distnum.scaling.notes import forecast_assumptions, measurement_notes
 from distnum.scaling.result import ScalingResult
 from distnum.scaling.simulation import System, simulate
 from distnum.scaling.summary import Summary, summarise
+from distnum.storage.plain_files import absolute
 from distnum.storage.uris import is_uri
 from distnum.training.config import Config
 
@@ -92,11 +93,13 @@ def scale(
         raise InputError("resume is True, but out is not given; it must be the folder of the measurements.")
     if out == "" or is_uri(out):
         raise InputError(f"out is {out!r}; it must be a local folder, not a URI.")
+    # Functions of the user run from here on, and may change the working directory.
+    place = absolute(Path(out)) if out is not None else None
     work = prepare_measured_job(loss, params, data, config, options, settings, mode)
     about = version_facts() | {name: str(value) for name, value in machine_facts().items()} | {"commit": git_commit()}
-    with locked_folder(Path(out)) if out is not None else nullcontext():
+    with locked_folder(place) if place is not None else nullcontext():
         identity = measured_identity(work) | {"steps": steps, "warmup": warmup} | about
-        folder = ScalingFolder(Path(out), identity) if out is not None else None
+        folder = ScalingFolder(place, identity) if place is not None else None
         measurements = folder.measurements if folder is not None else []
         counts = {setting.workers for setting in settings} | {one.workers for one in measurements}
         if forecast and len(counts) < 2:
@@ -119,7 +122,7 @@ def scale(
                     folder.add(one, about)
                 if on_measured is not None:
                     on_measured(one, len(missing) - number)
-        path = folder.path if folder is not None else None
+        path = Path(out) if out is not None else None
         result = _analyse(work, measurements, forecast, workers_per_node, Link(gbit_per_s), path)
         if folder is not None:
             folder.write(result.to_dict())

@@ -15,7 +15,8 @@ from distnum.common.errors import InputError, TrainingError
 from distnum.common.text import json_text
 from distnum.scaling.measurement import Measurement
 from distnum.scaling.summary import efficiencies
-from distnum.storage.files import lock, write_whole
+from distnum.storage.files import lock, remove_parts, write_whole
+from distnum.storage.plain_files import read_plain
 
 __all__ = ["ScalingFolder", "locked_folder"]
 
@@ -44,6 +45,7 @@ def locked_folder(path: Path) -> Iterator[None]:
             f"out is {str(path)!r}, which is in use: another distnum process is measuring in it."
         ) from None
     try:
+        remove_parts(path)
         yield
     finally:
         if descriptor is not None:
@@ -66,7 +68,7 @@ class ScalingFolder:
         self.json_file = path / "scaling.json"
         self.csv_file = path / "scaling.csv"
         self._job = json.loads(json_text(job))
-        self._rows = self._read() if self.json_file.exists() else []
+        self._rows = self._read() if os.path.lexists(self.json_file) else []
 
     def check_cluster(self, facts: Mapping[str, Any]) -> None:
         """Compare facts of the cluster with those of the measurements so far.
@@ -87,7 +89,7 @@ class ScalingFolder:
 
     def _read(self) -> list[dict[str, Any]]:
         try:
-            content = json.loads(self.json_file.read_bytes())
+            content = json.loads(read_plain(self.json_file))
             if content["format"] != _FORMAT:
                 raise ValueError(f"its format is {content['format']!r:.40}")
             rows = content["measurements"]

@@ -19,7 +19,8 @@ from typing import Any
 from distnum.common.arrays import Array
 from distnum.common.errors import InputError
 from distnum.common.version import __version__
-from distnum.storage.files import CheckpointError, sealed, unsealed, write_error, write_whole
+from distnum.storage.files import CheckpointError, part_of, sealed, unsealed, write_error, write_whole
+from distnum.storage.plain_files import read_plain
 
 __all__ = ["Checkpoints", "State", "checkpoint_bytes", "frozen", "params_sha256", "read_checkpoint"]
 _CHECKPOINT_FORMAT = "distnum-checkpoint-1"
@@ -138,7 +139,7 @@ class Checkpoints:
     def at(self, step: int) -> State | None:
         """Return the state in the checkpoint of a step; None if it is missing or not valid."""
         try:
-            return read_checkpoint(self.file(step).read_bytes())[0]
+            return read_checkpoint(read_plain(self.file(step)))[0]
         except (OSError, CheckpointError):
             return None
 
@@ -161,10 +162,11 @@ class Checkpoints:
             ) from None
         for path in paths:
             try:
-                state, identity = read_checkpoint(path.read_bytes())
+                state, identity = read_checkpoint(read_plain(path))
                 return state, identity, remarks
             except (OSError, CheckpointError) as error:
-                remarks.append(f"checkpoint {path.name} is skipped: {error}")
+                reason = error.strerror if isinstance(error, OSError) else error
+                remarks.append(f"checkpoint {path.name} is skipped: {reason}")
         if remarks:
             raise InputError(f"run {self._run_name!r} has no valid checkpoint left: {'; '.join(remarks)}")
         return None
@@ -172,7 +174,7 @@ class Checkpoints:
     def seconds_to_save(self, state: State, identity: Mapping[str, Any]) -> float:
         """Measure the seconds that saving a checkpoint takes, by writing one and removing it."""
         started = perf_counter()
-        trial = self.folder / ".trial"
+        trial = part_of(self.folder / "trial")  # removed with the next opening, if this process is killed
         with contextlib.suppress(OSError):  # the first real checkpoint reports it
             write_whole(trial, checkpoint_bytes(state, identity))
             trial.unlink()

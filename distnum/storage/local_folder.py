@@ -8,6 +8,7 @@ from pathlib import Path
 
 from distnum.common.errors import InputError
 from distnum.storage.files import lock
+from distnum.storage.plain_files import absolute
 
 __all__ = ["LocalFolder"]
 _LOCK = ".lock"
@@ -20,12 +21,12 @@ class LocalFolder:
         folder: The path.
 
     Attributes:
-        folder: The path.
-        location: The same.
+        folder: The absolute path, which stays the same when this process changes its working directory.
+        location: The path as it is given.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = self.location = folder
+        self.folder, self.location = absolute(folder), folder
         self._lock: int | None = None
         self._created: list[Path] = []
 
@@ -44,7 +45,7 @@ class LocalFolder:
         except BlockingIOError:
             self._created = []  # the other process made them
             raise InputError(
-                f"run {str(self.folder)!r} is in use: another distnum process is training in it."
+                f"run {str(self.location)!r} is in use: another distnum process is training in it."
             ) from None
 
     def names(self) -> list[str]:

@@ -19,7 +19,14 @@ from uuid import uuid4
 from distnum.common.cleanup import start_cleanup
 from distnum.common.errors import InputError, TrainingError
 from distnum.common.text import first_line
-from distnum.storage.remote import TEMPORARY_PREFIX, is_alive, open_file_system, put_file, this_machine
+from distnum.storage.remote import (
+    content_of,
+    of_a_disk,
+    open_file_system,
+    put_file,
+    remove_abandoned_folders,
+    temporary_prefix,
+)
 from distnum.storage.remote_lock import RemoteLock
 
 __all__ = ["Mirror"]
@@ -40,8 +47,14 @@ class Mirror:
     def __init__(self, uri: str) -> None:
         self.location = uri.rstrip("/")
         self._fs, self._root = open_file_system(self.location, "out")
-        _remove_abandoned_folders()
-        self.folder = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}{this_machine()}-{os.getpid()}-"))
+        try:
+            remove_abandoned_folders()
+            self.folder = Path(tempfile.mkdtemp(prefix=temporary_prefix()))
+        except OSError as error:
+            raise InputError(
+                f"out is {self.location!r}, which needs a temporary folder here, but none can be made: "
+                f"{error.strerror or error}; set TMPDIR to a folder that can be written."
+            ) from None
         self._sent: dict[str, tuple[int, int]] = {}
         self._id = uuid4().hex
         self._lock = RemoteLock(self.location, self._fs, self._root, self._id)
@@ -74,7 +87,18 @@ class Mirror:
         names = [str(path)[str(path).index(self._root) + len(self._root) + 1 :] for path in paths]
         if odd := [name for name in names if name.startswith("/") or ".." in name.split("/")]:
             raise InputError(f"out is {self.location!r}, which holds {odd[0]!r}; a run has no such file.")
+        if linked := [name for name in names if self._is_linked(name)]:
+            raise InputError(
+                f"out is {self.location!r}, where a symbolic link leads to {linked[0]!r}; links in a run are not "
+                "followed."
+            )
         return [name for name in names if not name.split("/")[-1].startswith(".")]
+
+    def _is_linked(self, name: str) -> bool:
+        """Return whether a link leads to a file, so that it may lie outside the run."""
+        if not of_a_disk(self._fs):
+            return False
+        return os.path.realpath(f"{self._root}/{name}") != os.path.join(os.path.realpath(self._root), name)
 
     def fetch(self) -> None:
         """Copy all files at the URI into the local folder.
@@ -86,7 +110,7 @@ class Mirror:
             path = self.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                path.write_bytes(self._fs.cat_file(f"{self._root}/{name}"))
+                path.write_bytes(content_of(self._fs, f"{self._root}/{name}"))
             except FileNotFoundError:
                 continue  # its run has just removed it
             except Exception as error:
@@ -166,9 +190,12 @@ class Mirror:
 
     def _kept_copy(self) -> Path | None:
         """Copy the local folder to one that ``close`` does not remove, and return its path; None if that fails."""
-        kept = self.folder.with_name(self.folder.name.replace(TEMPORARY_PREFIX, "distnum-kept-"))
         try:
-            shutil.copytree(self.folder, kept)
+            kept = Path(tempfile.mkdtemp(prefix="distnum-kept-", dir=self.folder.parent))
+        except OSError:
+            return None
+        try:
+            shutil.copytree(self.folder, kept, dirs_exist_ok=True)
         except OSError:  # the folder was removed, or the disk is full
             shutil.rmtree(kept, ignore_errors=True)
             return None
@@ -179,12 +206,3 @@ def _time_and_size(path: Path) -> tuple[int, int]:
     """Return what changes when the file is written."""
     status = path.stat()
     return status.st_mtime_ns, status.st_size
-
-
-def _remove_abandoned_folders() -> None:
-    """Remove local folders of processes that were killed."""
-    prefix = f"{TEMPORARY_PREFIX}{this_machine()}-"
-    for path in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
-        pid = path.name.removeprefix(prefix).partition("-")[0]
-        if pid.isdecimal() and not is_alive(int(pid)):
-            shutil.rmtree(path, ignore_errors=True)

@@ -5,19 +5,35 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import re
+import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from distnum.common.errors import InputError
 from distnum.common.text import first_line
+from distnum.storage.files import write_whole
+from distnum.storage.plain_files import read_plain
 from distnum.storage.uris import check_no_password, is_uri
 
-__all__ = ["TEMPORARY_PREFIX", "fetched", "is_alive", "open_file_system", "put_file", "run_exists", "this_machine"]
+__all__ = [
+    "TEMPORARY_PREFIX",
+    "content_of",
+    "fetched",
+    "is_alive",
+    "of_a_disk",
+    "open_file_system",
+    "put_file",
+    "remove_abandoned_folders",
+    "run_exists",
+    "temporary_prefix",
+    "this_machine",
+]
 
 TEMPORARY_PREFIX = "distnum-mirror-"
 """Start of the names of temporary local folders."""
@@ -68,22 +84,32 @@ def open_file_system(uri: str, field: str) -> tuple[Any, str]:
 
 def put_file(fs: Any, path: str, content: bytes) -> None:
     """Write a file through fsspec; on disks and object stores it appears only when it is complete."""
-    protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
-    folder, _, name = path.rpartition("/")
-    if not protocols & _OBJECT_STORES:
-        fs.makedirs(folder, exist_ok=True)
-    if "file" in protocols:
+    if not _protocols(fs) & _OBJECT_STORES:
+        fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+    if of_a_disk(fs):
         # An object store shows only complete objects, but a disk shows a file while it grows.
-        temporary = f"{folder}/.{name}.{uuid4().hex}.part"
-        try:
-            fs.pipe_file(temporary, content)
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
+        write_whole(Path(path), content)
     else:
         fs.pipe_file(path, content)
+
+
+def content_of(fs: Any, path: str) -> bytes:
+    """Return the content of a file through fsspec; on a disk it must be a plain file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        Exception: It cannot be read; the class depends on the file system.
+    """
+    return read_plain(Path(path)) if of_a_disk(fs) else bytes(fs.cat_file(path))
+
+
+def of_a_disk(fs: Any) -> bool:
+    """Return whether an fsspec file system is the one of this machine."""
+    return "file" in _protocols(fs)
+
+
+def _protocols(fs: Any) -> set[str]:
+    return {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
 
 
 @contextlib.contextmanager
@@ -98,7 +124,7 @@ def fetched(uri: str, field: str) -> Iterator[Path]:
         InputError: It is not found or cannot be read.
     """
     fs, path = open_file_system(uri, field)
-    with tempfile.TemporaryDirectory(prefix=f"{TEMPORARY_PREFIX}{this_machine()}-{os.getpid()}-") as folder:
+    with tempfile.TemporaryDirectory(prefix=temporary_prefix()) as folder:
         copy = Path(folder) / path.rpartition("/")[2]
         try:
             if not fs.exists(path):
@@ -117,15 +143,39 @@ def fetched(uri: str, field: str) -> Iterator[Path]:
         yield copy
 
 
+def temporary_prefix() -> str:
+    """Return the start of the name of a temporary local folder of this process; random characters follow."""
+    return f"{TEMPORARY_PREFIX}{this_machine()}-{os.getpid()}-"
+
+
+def remove_abandoned_folders() -> None:
+    """Remove temporary local folders of this user's processes that were killed."""
+    if os.name != "posix":
+        return
+    temporary = Path(tempfile.gettempdir())
+    name_of_a_folder = re.compile(rf"{TEMPORARY_PREFIX}{this_machine()}-([0-9]{{1,10}})-\w+")
+    with contextlib.suppress(OSError):  # it cannot be listed
+        for name in os.listdir(temporary):
+            named = name_of_a_folder.fullmatch(name)
+            # Everybody can make a folder of any name there.
+            if named and not is_alive(int(named[1])) and _is_own_folder(temporary / name):
+                shutil.rmtree(temporary / name, ignore_errors=True)
+
+
+def _is_own_folder(path: Path) -> bool:
+    """Return whether this is a folder of this user, and no link to one."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+
+
 def is_alive(pid: int) -> bool:
     """Return whether a process with this id runs on this machine."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it belongs to another user
-        pass
-    return True
+    import psutil
+
+    return 0 < pid < 2**31 and psutil.pid_exists(pid)
 
 
 @cache

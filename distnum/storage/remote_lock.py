@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import threading
-from time import sleep, time
+from time import monotonic, sleep, time
 from typing import Any
 
 from distnum.common.errors import InputError
 from distnum.common.text import first_line
-from distnum.storage.remote import is_alive, put_file, this_machine
+from distnum.storage.remote import content_of, is_alive, put_file, this_machine
 
 __all__ = ["RemoteLock"]
 
@@ -47,7 +48,7 @@ class RemoteLock:
         """
         in_use = InputError(f"run {self._uri!r} is in use: another distnum process is training in it.")
         content = self._read()
-        if content is not None and not _has_expired(content):
+        if content is not None and not _has_expired(content) and self._is_renewed(content):
             raise in_use
         try:
             self._write()
@@ -58,6 +59,23 @@ class RemoteLock:
             raise in_use
         self._stop = threading.Event()
         threading.Thread(target=self._renew, args=(self._stop,), daemon=True).start()
+
+    def _is_renewed(self, content: dict[str, Any]) -> bool:
+        """Return whether a lock that has not expired is renewed by its holder.
+
+        A time in the future would never expire. As clocks may differ, such a lock counts if its content changes within
+        the time in which a holder renews it twice.
+        """
+        written = _time_of(content)
+        if written is None or written - time() <= _EXPIRY_S:
+            return True
+        deadline = monotonic() + 2 * _RENEW_S
+        while monotonic() < deadline:
+            sleep(min(1.0, _RENEW_S / 4))
+            now = self._read()
+            if now != content:
+                return now is not None
+        return False
 
     def check(self) -> None:
         """Check that no other process has taken an acquired lock over, as it may after the lock expired.
@@ -86,10 +104,10 @@ class RemoteLock:
     def _read(self) -> dict[str, Any] | None:
         """Return the content of the lock file; None if there is none, an empty dict if it is damaged."""
         try:
-            return dict(json.loads(self._fs.cat_file(self._path)))
+            return dict(json.loads(content_of(self._fs, self._path)))
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             return {}
         except Exception as error:
             raise InputError(f"out is {self._uri!r}, which cannot be read: {first_line(error)}.") from None
@@ -107,7 +125,16 @@ class RemoteLock:
 
 def _has_expired(content: dict[str, Any]) -> bool:
     """Whether the holder is known to have ended, or has not renewed the lock for long."""
-    pid, written = content.get("pid"), content.get("time")
-    if content.get("host") == this_machine() and isinstance(pid, int) and not is_alive(pid):
+    pid, written = content.get("pid"), _time_of(content)
+    if content.get("host") == this_machine() and type(pid) is int and not is_alive(pid):
         return True
-    return not isinstance(written, (int, float)) or time() - written > _EXPIRY_S
+    return written is None or time() - written > _EXPIRY_S
+
+
+def _time_of(content: dict[str, Any]) -> float | None:
+    """Return the time in a lock; None if it holds no finite number there."""
+    written = content.get("time")
+    try:
+        return float(written) if isinstance(written, (int, float)) and math.isfinite(written) else None
+    except OverflowError:
+        return None

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from distnum.common.errors import InputError, TrainingError
 from distnum.common.text import json_text
 from distnum.storage.files import write_error, write_whole
+from distnum.storage.plain_files import append_to, read_plain
 
 __all__ = ["StepRows"]
 log = logging.getLogger("distnum")
@@ -45,7 +46,7 @@ class StepRows:
 
     def open(self) -> None:
         """Open the file to append rows; it is created if it is missing."""
-        self._stream = self.file.open("ab", buffering=0)
+        self._stream = append_to(self.file, buffering=0)
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add the row of a step. Rows are buffered; a call more than a second after the last write writes them.
@@ -163,7 +164,7 @@ class StepRows:
     def _lines(self) -> list[bytes]:
         """Return the lines of the file, without a last one that a crash cut short."""
         try:
-            return self.file.read_bytes().split(b"\n")[:-1]
+            return read_plain(self.file).split(b"\n")[:-1]
         except FileNotFoundError:
             return []
         except OSError as error:

@@ -1,7 +1,8 @@
 """The folder of a run: its configuration, rows, events, checkpoints, model and result.
 
 ``RunFolder`` knows all file names. All files but the two ``.jsonl`` files, which grow by whole lines, are replaced as a
-whole, so that a reader never meets half a file. Reading them never executes code.
+whole, so that a reader never meets half a file. Reading them never executes code. A link or a named pipe in the place
+of a file is refused.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from distnum.common.arrays import Array
 from distnum.common.errors import InputError
 from distnum.common.text import json_text
 from distnum.storage.checkpoints import Checkpoints, State
-from distnum.storage.files import read_toml, write_error, write_toml, write_whole
+from distnum.storage.files import read_toml, remove_parts, write_error, write_toml, write_whole
 from distnum.storage.local_folder import LocalFolder
 from distnum.storage.mirror import Mirror
+from distnum.storage.plain_files import append_to, read_plain
 from distnum.storage.rows import StepRows
 from distnum.storage.uris import is_uri
 
@@ -96,15 +98,15 @@ class RunFolder:
         """
         run = cls._at(location)
         run._check_exists()
+        subfolders = (run.checkpoints.folder, run.slices_folder)
+        _check_not_linked(subfolders, run.name)
         try:
             run._store.acquire()
             run._fetch()
         except OSError as error:
             raise InputError(f"run {run.name!r} cannot be written: {error.strerror}.") from None
-        for folder in (run.path, run.checkpoints.folder):
-            for temporary in folder.glob(".*.part"):  # left by a process that was killed while writing
-                with contextlib.suppress(OSError):
-                    temporary.unlink()
+        for folder in (run.path, *subfolders):
+            remove_parts(folder)
         return run
 
     @classmethod
@@ -177,7 +179,7 @@ class RunFolder:
 
     def config_values(self) -> dict[str, Any]:
         """Return the fields in ``config.toml``; raise an ``InputError`` if it cannot be read."""
-        return read_toml(self.config_file)
+        return read_toml(self.config_file, plain=True)
 
     def rewrite_config(self, values: Mapping[str, Any]) -> None:
         """Replace the fields in ``config.toml``."""
@@ -186,7 +188,7 @@ class RunFolder:
     def append_event(self, row: Mapping[str, Any]) -> None:
         """Add a row to ``events.jsonl``."""
         try:
-            with self.events_file.open("ab") as file:
+            with append_to(self.events_file) as file:
                 file.write(json_text(row).encode() + b"\n")
         except OSError as error:
             raise write_error(self.events_file, error, self.name) from None
@@ -216,7 +218,7 @@ class RunFolder:
     def result(self, n_steps: int) -> dict[str, Any] | None:
         """Return the content of ``result.json``; None unless the run has done ``n_steps`` steps and has its model."""
         try:
-            result = json.loads(self.result_file.read_bytes())
+            result = json.loads(read_plain(self.result_file))
             n_done = result["steps"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
@@ -228,3 +230,13 @@ class RunFolder:
             write_whole(path, content)
         except OSError as error:
             raise write_error(path, error, self.name) from None
+
+
+def _check_not_linked(folders: Iterable[Path], run_name: str) -> None:
+    """Refuse a run in whose folders, through a link, files of the user would be written and removed."""
+    for folder in folders:
+        if folder.is_symlink():
+            raise InputError(
+                f"run {run_name!r} has a folder {folder.name} that is a symbolic link, which is not followed; move the "
+                "folder into the run. A link to the folder of the whole run can be used."
+            )

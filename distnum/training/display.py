@@ -6,13 +6,13 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from distnum.common.signals import handled_signals
-from distnum.common.text import duration, print_remark
+from distnum.common.text import duration, print_remark, printable
 
 if TYPE_CHECKING:
     from distnum.training.job import Job
@@ -93,7 +93,7 @@ class Display:
         self._in_steps = True
         if not self._quiet:
             n_workers = 0 if serial else pool.n_workers
-            bar = sys.stderr.isatty()
+            bar = _is_a_terminal(sys.stderr)
             rate = _Rate(config.steps, self._n_done)
             self._progress = _Bar(rate, n_workers) if bar else _Lines(rate)
 
@@ -133,6 +133,14 @@ class Display:
         # Raise once only: a further signal would interrupt the shutdown of the workers.
         if self._n_signals == (2 if self._in_steps else 1):
             raise KeyboardInterrupt
+
+
+def _is_a_terminal(stream: TextIO | None) -> bool:
+    """Whether a stream, which a function of the user's may have closed, is a terminal."""
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:  # it is closed
+        return False
 
 
 class _Rate:
@@ -188,7 +196,8 @@ class _Bar:
         self._rate = rate
         self._accuracy = ""
         self._workers = "no workers" if n_workers == 0 else "1 worker" if n_workers == 1 else f"{n_workers} workers"
-        self._console = Console(stderr=True, highlight=False)
+        # Not stderr=True: functions of the user may replace sys.stderr, and the bar stays where it began.
+        self._console = Console(file=sys.stderr, highlight=False)
         self._n_fixed = len(f"step {rate.n_steps}/{rate.n_steps} ") + _NARROWEST_BAR
         self._bar = Progress(
             TextColumn("step"),
@@ -213,7 +222,15 @@ class _Bar:
         self._bar.update(self._task, completed=row["step"], numbers="  ".join(part for part in parts if part))
 
     def show(self, text: str) -> None:
-        self._console.print(text, markup=False)
+        with suppress(OSError, ValueError):  # the stream was closed
+            self._console.print(printable(text, keep="\n"), markup=False)
 
     def close(self) -> None:
-        self._bar.stop()
+        from rich.file_proxy import FileProxy
+
+        out, err = sys.stdout, sys.stderr
+        with suppress(OSError, ValueError):
+            self._bar.stop()
+        # It puts back the streams of its start, also if a function of the user has replaced them since.
+        sys.stdout = sys.stdout if isinstance(out, FileProxy) else out
+        sys.stderr = sys.stderr if isinstance(err, FileProxy) else err

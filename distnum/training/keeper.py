@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shlex
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from distnum.common.errors import TrainingError
+from distnum.common.errors import LostError, TrainingError
 from distnum.common.events import Event, log_event
 from distnum.storage.checkpoints import State
 from distnum.storage.run_folder import RunFolder
@@ -82,6 +83,10 @@ class Keeper:
             try:
                 if self._state.step > state.step:
                     self._save(self._state, now=True)
+                if isinstance(ended, LostError) and self._run is not None:
+                    # Now, as the end of a Ray session without its servers takes seconds.
+                    text = f"{ended} The run is saved; continue with: distnum resume {shlex.quote(self._run.name)}"
+                    self.event(Event("lost", text, self._state.step))
                 self._close()
             except TrainingError as error:
                 if str(error) != str(ended):  # else the caller reports it

@@ -17,6 +17,7 @@ from distnum.networks.activations import CUSTOM
 from distnum.storage.checkpoints import State
 from distnum.training.fields import resources_of, workers_range
 from distnum.training.job import Job
+from distnum.training.kept_process import process_kept
 from distnum.training.loop import run_steps
 from distnum.workers.pool import Pool
 from distnum.workers.ray_pool.pool import RayPool, WorkerCounts
@@ -146,7 +147,8 @@ def open_pool(job: Job, gradient_s: Callable[[], float] | None = None, on_event:
     # changes the environment, and its errors are not the user's.
     own_code = not threads_pay or config.activation.startswith(CUSTOM)
     if own_code and (most is None or gradient_s is not None):
-        estimate()
+        with process_kept():
+            estimate()
     n_workers: int | Callable[[int, int], WorkerCounts]
     if most is None:
 

@@ -13,6 +13,7 @@ from distnum.differentiation.parameters import Params
 from distnum.storage.checkpoints import State, frozen
 from distnum.storage.run_folder import RunFolder
 from distnum.training.config import Config, config_of
+from distnum.training.from_files import without_connections
 from distnum.training.job import Job
 from distnum.training.prepare import prepare
 
@@ -46,14 +47,13 @@ def resumed_job(
     if callable(loss) and not of_python:
         raise InputError(f"run {run.name!r} trains a network; leave the loss function out.")
     if config is None:
-        config = config_of(values, str(run.config_file))
+        given = options if data is None else {**options, "data": data}
+        config = without_connections(config_of(values, str(run.config_file)), given, str(run.config_file))
     if not of_python and data is None and config.data == "arrays":
         raise InputError(
             f"run {run.name!r} was trained on arrays from Python; continue it from there, with "
             "distnum.train(data=..., out=..., resume=True)."
         )
-    if str(options.get("workers")) == "0" and "address" not in options:
-        options = {**options, "address": None}  # without workers the run's address is not used
     job = prepare(loss, params, data, config, options)
     latest = run.checkpoints.latest()
     if latest is None:

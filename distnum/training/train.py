@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache, partial
@@ -11,6 +12,7 @@ from time import perf_counter
 from typing import Any
 
 from distnum.common.errors import InputError
+from distnum.common.last_words import last_words
 from distnum.differentiation.black_box import LossFunction
 from distnum.differentiation.parameters import Params
 from distnum.storage.checkpoints import State, params_sha256
@@ -27,6 +29,8 @@ from distnum.training.resume import planned_state, resumed_job
 from distnum.workers.pool import Pool
 
 __all__ = ["steps", "train"]
+
+_ENDED = "distnum: the training was ended by the system, by Ray or by a signal. Continue with: distnum resume "
 
 OnStep = Callable[[Step, dict[str, Any]], "bool | None"]
 
@@ -72,15 +76,18 @@ def train(
 
     Args:
         loss: A function ``loss(params, batch) -> float`` to minimise, or the name of a network's
-            loss. Without a function a network is trained.
+            loss. Without a function a network is trained. What a function prints on workers goes to files
+            in the folder of the Ray session, of which the last 10 to 20 MB are kept until the session ends.
         params: Initial parameters of a function: an array, or a dict of arrays.
         data: For a network a name or path as in ``distnum train --data``, a ``Dataset``, or
             ``(x_train, y_train, x_test, y_test)``. For a function an array or a tuple of arrays
             of one length (a batch is ``batch_size`` random rows of each), a ``Dataset`` (a batch
             is ``(x, y)``), a function from the step, counted from 1, to its batch, or None (the
             batch is None).
-        out: Folder or URI (``s3://bucket/run``) to keep the run in; None writes nothing.
-        resume: Continue the run in ``out`` from its newest checkpoint.
+        out: Folder or URI (``s3://bucket/run``) to keep the run in; None writes nothing. A relative folder
+            is one of the working directory at the time of the call.
+        resume: Continue the run in ``out`` from its newest checkpoint. If the run used a cluster or data at a
+            URI, give ``address`` or ``data`` again, as files do not decide what is connected to.
         config: Configuration to begin with instead of the defaults.
         progress: Show on the error stream what ``distnum train`` shows.
         on_prepared: Called before the workers start, with the job and the number of steps done before.
@@ -126,6 +133,8 @@ def train(
                     run = RunFolder.create(out, job.folder_config())
             if on_prepared is not None:
                 on_prepared(job, state.step)
+            if run is not None and job.config.workers != 0:
+                stack.enter_context(last_words(_ENDED + shlex.quote(run.name)))
             return _train(job, run, state, resume, new_config, began, on_start, on_step)
         except Exception:
             if run is not None:

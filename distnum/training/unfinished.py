@@ -19,6 +19,7 @@ import numpy as np
 from distnum.common.arrays import Array
 from distnum.storage.checkpoints import params_sha256
 from distnum.storage.files import CheckpointError, sealed, unsealed, write_whole
+from distnum.storage.plain_files import read_plain
 from distnum.workers.tiles import Shard, Tiles, positions_of
 from distnum.workers.work import Work
 
@@ -98,13 +99,13 @@ class UnfinishedStep:
         Raises:
             CheckpointError: The file is damaged, or belongs to another step or network.
         """
-        tensors, header = unsealed(_FORMAT, path.read_bytes())
+        tensors, header = unsealed(_FORMAT, read_plain(path))
         loss = header.pop("loss", None)
         header.pop("format", None)
         if header != self._header():
             raise CheckpointError("it is of another step")
         shard = tensors["tiles"].astype(np.int64)
-        if shard.min() < 0 or shard.max() >= len(self._tiles) - 1:
+        if shard.ndim != 1 or shard.min() < 0 or shard.max() >= len(self._tiles) - 1:
             raise CheckpointError("it is of another network")
         return shard, tensors["values"], None if loss is None else float(loss)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,9 @@ import pytest
 from distnum import InputError
 from distnum.scaling.experiment import scale
 from distnum.scaling.folder import ScalingFolder, locked_folder
+from distnum.storage.files import part_of
 from tests.scaling.measurements import MEASURED, square
+from tests.storage.helpers import deadline
 
 
 def test_a_locked_folder_is_refused(tmp_path: Path) -> None:
@@ -23,6 +27,23 @@ def test_a_locked_folder_is_refused(tmp_path: Path) -> None:
             ScalingFolder(tmp_path, {}).add(one, {})
     assert ScalingFolder(tmp_path, {}).measurements == MEASURED[:2]
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and named pipes are those of POSIX")
+@pytest.mark.parametrize(
+    "put", [lambda path: os.mkfifo(path), lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "link"]
+)
+def test_measurements_that_are_no_plain_file_are_refused_at_once(tmp_path: Path, put: Callable[[Path], None]) -> None:
+    put(tmp_path / "scaling.json")
+    with deadline(), pytest.raises(InputError, match=r"cannot be read: it is (not a plain file|a symbolic link)"):
+        ScalingFolder(tmp_path, {})
+
+
+def test_temporary_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
+    part_of(tmp_path / "scaling.json").write_bytes(b"half")
+    (tmp_path / ".mine.part").write_bytes(b"mine")
+    with locked_folder(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == [".mine.part"]
 
 
 def test_another_cluster_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,3 +55,19 @@ def files_limited_to(n_bytes: int) -> Iterator[None]:
 
 def make_row(step: int) -> dict[str, Any]:
     return {"step": step, "loss": 1 / step, "compute_s": 0.5, "dispatch_gather_s": 0.25, "update_s": 0.125}
+
+
+@contextmanager
+def deadline(seconds: int = 10) -> Iterator[None]:
+    """Fail if the block takes longer, as where somebody waits for a named pipe."""
+
+    def fail(*_: Any) -> None:
+        raise AssertionError(f"it takes more than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
