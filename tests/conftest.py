@@ -7,7 +7,6 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import hypothesis
 import pytest
@@ -64,13 +63,15 @@ def way(request: pytest.FixtureRequest, ray_session: None, monkeypatch: pytest.M
         return
     import ray
 
+    from distnum.workers.ray_pool.session import RaySession
+
     with tempfile.TemporaryDirectory(prefix="distnum-") as folder:
 
         @contextlib.contextmanager
-        def session(*_: object) -> Iterator[tuple[Any, Path]]:
-            yield ray, Path(folder)
+        def session(*_: object) -> Iterator[RaySession]:
+            yield RaySession(ray, Path(folder))
 
         monkeypatch.setattr("distnum.workers.ray_pool.pool.ray_session", session)
         yield request.param
-        # A worker that was still starting may leave its socket, until the session ends.
-        assert all(file.is_socket() for file in Path(folder).iterdir())
+        # A worker that was still starting may leave its socket and its file for crashes, until the session ends.
+        assert all(file.name.startswith("worker-") for file in Path(folder).iterdir())

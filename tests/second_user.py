@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.forks import in_copy
+
 __all__ = ["OTHER_USER", "as_other_user", "needs_root"]
 
 OTHER_USER = 65534
@@ -23,20 +25,11 @@ def as_other_user(action: Callable[[], object]) -> str:
     The process is forked, as another user may be unable to start the interpreter of these tests. The function should
     use modules that are imported already.
     """
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.setgroups([])
-            os.setgid(OTHER_USER)
-            os.setuid(OTHER_USER)
-            answer = str(action())
-        except BaseException as error:
-            answer = f"{type(error).__name__}: {error}"
-        os.write(writing, answer.encode())
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as stream:
-        answer = stream.read()
-    os.waitpid(pid, 0)
-    return answer
+
+    def act() -> object:
+        os.setgroups([])
+        os.setgid(OTHER_USER)
+        os.setuid(OTHER_USER)
+        return action()
+
+    return in_copy(act)

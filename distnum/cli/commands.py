@@ -34,8 +34,11 @@ def _evaluate(options: argparse.Namespace) -> int:
     from distnum.networks.metrics import evaluation_table
     from distnum.networks.model import load_model
     from distnum.storage.run_folder import RunFolder
+    from distnum.training.from_files import check_local
 
     model = load_model(RunFolder.look(options.dir))
+    if options.data is None:
+        check_local(model.data, f"run {options.dir!r}")
     dataset = load_data(options.data if options.data is not None else model.data)
     evaluation = model.evaluate(dataset)
     if options.json:

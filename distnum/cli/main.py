@@ -19,7 +19,7 @@ from distnum.cli.commands import COMMANDS
 from distnum.cli.options import parsed
 from distnum.cli.output import BAD_INPUT, FAILED, INTERRUPTED
 from distnum.common.errors import InputError, TrainingError
-from distnum.common.text import print_remark
+from distnum.common.text import print_remark, printable
 
 __all__ = ["main", "run"]
 
@@ -31,8 +31,8 @@ def run() -> NoReturn:
         warnings.simplefilter("ignore")  # distnum reports in its own words what matters to the user
     logging.getLogger().addHandler(logging.NullHandler())  # the same for log records of libraries
     code = main()
-    if code == INTERRUPTED:
-        # At once: the cleanup of an interrupted library can crash.
+    if code in (INTERRUPTED, FAILED):
+        # At once: the cleanup of an interrupted library, or of one that has lost its servers, can crash.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     remarks = logging.StreamHandler(sys.stderr)
     remarks.setLevel(logging.WARNING)
-    remarks.setFormatter(logging.Formatter("distnum: %(levelname)s: %(message)s"))
+    remarks.setFormatter(_Formatter("distnum: %(levelname)s: %(message)s"))
     log = logging.getLogger("distnum")
     log.addHandler(remarks)
     try:
@@ -70,6 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     finally:
         log.removeHandler(remarks)
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), keep="\n")
 
 
 def _complain(message: str, code: int) -> int:

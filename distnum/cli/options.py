@@ -13,6 +13,7 @@ from distnum.common.errors import InputError
 from distnum.common.version import __version__
 from distnum.storage.files import read_toml
 from distnum.training.config import Config, config_of
+from distnum.training.from_files import without_connections
 
 __all__ = ["Command", "add_training_options", "config_changes", "config_of_options", "parsed"]
 
@@ -116,10 +117,18 @@ def config_changes(options: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in vars(options).items() if name in names and value is not None}
 
 
-def config_of_options(options: argparse.Namespace) -> Config:
-    """Return the configuration in the file of ``--config``, or the defaults.
+def config_of_options(options: argparse.Namespace, on_a_cluster: bool = False) -> Config:
+    """Return the configuration in the file of ``--config``, without the address of a cluster; or the defaults.
+
+    Args:
+        options: The parsed options.
+        on_a_cluster: Whether the command is submitted to a cluster, so that an address in the file does not matter.
 
     Raises:
-        InputError: The file cannot be read, or holds a field or value that is not allowed.
+        InputError: The file cannot be read, holds a field or value that is not allowed, or names a cluster or a URI
+            that the options do not name.
     """
-    return Config() if options.config is None else config_of(read_toml(Path(options.config)), options.config)
+    if options.config is None:
+        return Config()
+    given = config_changes(options) | ({"address": None} if on_a_cluster else {})
+    return without_connections(config_of(read_toml(Path(options.config)), options.config), given, options.config)

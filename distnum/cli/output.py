@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,20 +13,28 @@ from pathlib import Path
 from typing import Any
 
 from distnum.common.errors import InputError, TrainingError
-from distnum.common.text import json_text
+from distnum.common.text import json_text, printable
 
 __all__ = ["BAD_INPUT", "DONE", "FAILED", "INTERRUPTED", "out_folder", "write_json", "write_output"]
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
+_COLOR = re.compile(r"\x1b\[[\d;:]*m")
+
 
 def write_output(text: str, end: str = "\n") -> None:
     """Print text on the standard output. Nothing else in this package writes there.
+
+    The text may hold what other people wrote, such as the output of their jobs. On a terminal, colors are left out and
+    control characters are escaped, but for those of lines, columns, and progress that replaces its own line. Files and
+    pipes get the text as it is.
 
     Raises:
         TrainingError: The standard output cannot be written, or its reader has closed it.
     """
     try:
+        if sys.stdout.isatty():
+            text = printable(_COLOR.sub("", text), keep="\n\t\r")
         print(text, end=end, flush=True)
     except OSError as error:
         # The stream keeps the text, and Python would write it again when the process ends.

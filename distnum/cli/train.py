@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from distnum.cli.options import Command, add_training_options, config_changes, config_of_options
 from distnum.cli.output import DONE, INTERRUPTED, out_folder, write_json, write_output
-from distnum.common.errors import InputError, TrainingError
+from distnum.common.errors import InputError, LostError, TrainingError
 from distnum.common.text import duration, print_remark
 from distnum.storage.remote import run_exists
 from distnum.training.config import Config, config_of
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["RESUME", "TRAIN"]
 
 _WHERE = ("workers", "threads_per_worker", "address", "resources", "step_deadline", "wait_for_workers")
-_FIELDS_OF_RESUME = (*_WHERE, "on_nonfinite", "on_write_error")
+_FIELDS_OF_RESUME = ("data", *_WHERE, "on_nonfinite", "on_write_error")
 
 
 def _add_train_options(parser: argparse.ArgumentParser) -> None:
@@ -91,6 +91,13 @@ def _run_training(options: argparse.Namespace, out: str, **arguments: Any) -> in
         except (KeyboardInterrupt, SystemExit):  # Ray's own handler of SIGTERM raises the latter
             display.close()
             return _interrupted(out)
+        except LostError as error:
+            display.close()
+            if not run_exists(out):
+                raise
+            raise TrainingError(
+                f"{error} The run is saved. Continue with: distnum resume {shlex.quote(out)}"
+            ) from error
         finally:
             display.close()
     if not result.completed:

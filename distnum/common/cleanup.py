@@ -1,8 +1,9 @@
 """A process that cleans up after a driver that was killed.
 
 When a driver is killed, Ray's servers end with it, but two of their agents wait a minute for a server, and the
-session's folder stays. This script runs next to the driver, on Linux. It waits until the driver closes its end of a
-pipe, which happens however the driver ends. Then it kills the session's remaining processes and removes the folder.
+session's folder stays. This script runs next to the driver, on Linux. It waits until the driver writes into a pipe or
+closes its end of it, which happens however the driver ends. Then it kills the session's remaining processes and removes
+the folder.
 
 The processes are known by a text in their environment. Some overwrite it with their title later, so the script looks
 for them while they start. It imports nothing of the project, so that it starts in milliseconds.
@@ -19,12 +20,25 @@ import subprocess
 import sys
 import time
 
-__all__ = ["start_cleanup"]
+__all__ = ["end_attendant", "start_attendant", "start_cleanup"]
 
 _GRACE_S = 1.0
 
 # Seconds after the start with frequent searches for processes, and the pauses between searches then and later.
 _STARTING_S, _SHORT_PAUSE_S, _LONG_PAUSE_S = 15.0, 0.2, 5.0
+
+_started: list[subprocess.Popen[bytes]] = []
+
+
+def _close_pipes() -> None:
+    """Close the pipes in a copy of the driver: it may live longer than the driver."""
+    for process in _started:
+        if process.stdin is not None:
+            process.stdin.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_pipes)
 
 
 def start_cleanup(mark: str, folder: str) -> subprocess.Popen[bytes] | None:
@@ -35,13 +49,26 @@ def start_cleanup(mark: str, folder: str) -> subprocess.Popen[bytes] | None:
         folder: The folder to remove.
 
     Returns:
-        The process; its ``communicate`` starts the cleanup and waits for it. None on systems other than Linux.
+        The process, for ``end_attendant``, which lets it clean up. None on systems other than Linux.
     """
     if not sys.platform.startswith("linux"):
         return None
-    return subprocess.Popen(
-        [sys.executable, "-I", "-S", __file__, mark, folder], stdin=subprocess.PIPE, start_new_session=True
-    )
+    return start_attendant(__file__, mark, folder)
+
+
+def start_attendant(script: str, *arguments: str) -> subprocess.Popen[bytes]:
+    """Start a Python script that reads a pipe from this process until this process ends."""
+    command = [sys.executable, "-I", "-S", script, *arguments]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    _started.append(process)
+    return process
+
+
+def end_attendant(process: subprocess.Popen[bytes]) -> None:
+    """Send an attendant its message, and wait for its end."""
+    # A message, as the pipe may stay open in a copy of this process.
+    process.communicate(b"end")
+    _started.remove(process)
 
 
 def start_time(pid: int) -> str:

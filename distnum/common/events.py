@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -11,6 +12,14 @@ from typing import Any
 __all__ = ["Event", "OnEvent", "log_event"]
 
 log = logging.getLogger("distnum")
+
+
+def _can_be_shown(record: logging.LogRecord) -> bool:
+    """Whether a log record reaches anybody: without a handler, the logging module fails on a closed error stream."""
+    return log.hasHandlers() or not getattr(sys.stderr, "closed", False)
+
+
+log.addFilter(_can_be_shown)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import os
 import platform
 import subprocess
 import sys
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -67,14 +68,63 @@ def _controller() -> Any:
     return ThreadpoolController()
 
 
-def single_threaded_blas() -> AbstractContextManager[Any]:
-    """Return a context in which BLAS uses one thread, so that rounding does not depend on the number of cores."""
-    return _controller().limit(limits=1, user_api="blas")
+@cache
+def _blas_libraries() -> list[Any]:
+    return list(_controller().select(user_api="blas").lib_controllers)
+
+
+def _set_threads(numbers: list[tuple[Any, int]]) -> None:
+    """Set the number of threads of each library."""
+    for library, n_threads in numbers:
+        # threadpoolctl ignores calls from threads other than the one that made the first, as long as that lives.
+        if hasattr(library, "clear_controlling_thread"):
+            library.clear_controlling_thread(force=True)
+        library.set_num_threads(n_threads)
+
+
+def _has_number_per_thread(library: Any) -> bool:
+    """Whether each calling thread has its own number of threads; otherwise the process has one."""
+    return getattr(library, "threading_layer", "") == "openmp"
+
+
+_blas_lock = threading.Lock()
+_n_blas_users = 0
+_blas_before: list[tuple[Any, int]] = []  # numbers of threads that the first of the present users has found
+
+if hasattr(os, "register_at_fork"):  # or a fork while another thread holds the lock would leave it locked
+    os.register_at_fork(
+        before=_blas_lock.acquire, after_in_parent=_blas_lock.release, after_in_child=_blas_lock.release
+    )
+
+
+@contextlib.contextmanager
+def single_threaded_blas() -> Iterator[None]:
+    """Let BLAS use one thread in the ``with`` block, so that rounding does not depend on the number of cores.
+
+    Blocks may overlap, also in several threads: the number of threads is as before once the last one has ended.
+    """
+    global _n_blas_users, _blas_before
+    libraries = _blas_libraries()
+    with _blas_lock:
+        before = [(library, library.get_num_threads()) for library in libraries]
+        _set_threads([(library, 1) for library in libraries])
+        if _n_blas_users == 0:
+            _blas_before = before
+        _n_blas_users += 1
+    try:
+        yield
+    finally:
+        with _blas_lock:
+            _n_blas_users -= 1
+            restored = [one for one in before if _has_number_per_thread(one[0])]
+            if _n_blas_users == 0:
+                restored += [one for one in _blas_before if not _has_number_per_thread(one[0])]
+            _set_threads(restored)
 
 
 def _blas_name() -> str:
     """Return the BLAS library, its version and its target processor, on which the rounding of products depends."""
-    libraries = _controller().select(user_api="blas").info()
+    libraries = [library.info() for library in _blas_libraries()]
     return ", ".join(
         " ".join(str(library.get(key)) for key in ("internal_api", "version", "architecture") if library.get(key))
         for library in libraries

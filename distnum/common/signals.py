@@ -6,7 +6,7 @@ Used by the start of the command line, which imports it before anything else: it
 from __future__ import annotations
 
 import signal
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,14 +21,19 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if
 def handled_signals(handle: Callable[[int, Any], Any] = signal.default_int_handler) -> Iterator[None]:
     """Handle SIGINT, SIGTERM and SIGHUP in the ``with`` block.
 
-    A signal that is ignored (``nohup``) stays ignored.
+    A signal that is ignored (``nohup``) stays ignored, and one that is handled outside of Python is left to that
+    handler. In threads other than the main one nothing changes: Python runs handlers in the main thread only.
 
     Args:
         handle: Called with the signal's number and the stack frame; by default it raises ``KeyboardInterrupt``.
     """
-    previous = {number: handler for number in _SIGNALS if (handler := signal.getsignal(number)) != signal.SIG_IGN}
-    for number in previous:
-        signal.signal(number, handle)
+    previous: dict[int, Any] = {}
+    for number in _SIGNALS:
+        handler = signal.getsignal(number)
+        if handler not in (signal.SIG_IGN, None):
+            with suppress(ValueError):  # raised in other threads
+                signal.signal(number, handle)
+                previous[number] = handler
     try:
         yield
     finally:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -43,6 +44,34 @@ def test_an_ignored_signal_stays_ignored() -> None:
     with handled_signals():
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+
+
+def test_in_another_thread_nothing_changes() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def use() -> object:
+        with handled_signals():
+            return signal.getsignal(signal.SIGTERM)
+
+    with ThreadPoolExecutor(1) as executor:
+        assert executor.submit(use).result() == before
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGHUP")
+def test_a_handler_that_was_not_set_by_python_stays() -> None:
+    code = """
+import ctypes, signal
+from distnum.common.signals import handled_signals
+ctypes.CDLL(None).signal(signal.SIGHUP, ctypes.CDLL(None).abs)  # any function of one number
+_signal_getsignal = signal.getsignal
+signal.getsignal = lambda number: None if number == signal.SIGHUP else _signal_getsignal(number)
+with handled_signals():
+    signal.raise_signal(signal.SIGHUP)
+signal.raise_signal(signal.SIGHUP)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_start_of_the_command_line_imports_little() -> None:

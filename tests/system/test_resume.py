@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -175,7 +176,8 @@ def test_a_driver_killed_on_ray_leaves_no_process_and_its_run_is_resumed(tmp_pat
         wait_for(lambda: checkpoints(out), 90, "a checkpoint")
         children = descendants(process)
         process.kill()
-        process.wait(timeout=30)
+        _, stderr = process.communicate(timeout=30)
+    assert stderr.rstrip().endswith("Continue with: distnum resume run")
     wait_for(lambda: have_ended(children), 30, "the end of all processes")
     done = run("resume", "run", "--workers", "2", cwd=tmp_path)
     assert done.returncode == 0
@@ -195,3 +197,49 @@ def test_ray_prints_nothing_after_sigterm(tmp_path: Path) -> None:
     assert "***" not in stderr
     assert "SIGTERM" not in stderr
     assert "Continue with: distnum resume run" in stderr
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("server", "number", "reason"),
+    [
+        ("gcs_server", signal.SIGKILL, "the control service has not answered"),
+        ("gcs_server", signal.SIGSTOP, "the control service has not answered"),
+        ("raylet", signal.SIGKILL, "the raylet of this machine has ended"),
+        ("raylet", signal.SIGSTOP, "the raylet of this machine has not answered"),
+    ],
+)
+def test_a_training_whose_ray_session_is_lost_saves_its_state_and_ends(
+    server: str, number: signal.Signals, reason: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    endless = ["--hidden", "8", "--steps", "1000000", "--batch-size", "20", "--workers", "2", "--out", "run"]
+    with started("train", *endless, cwd=tmp_path) as process:
+        wait_for(lambda: checkpoints(out), 90, "a checkpoint")
+        children = descendants(process)
+        next(child for child in children if child.name() == server).send_signal(number)
+        _, stderr = process.communicate(timeout=40)
+    assert process.returncode == 1, stderr
+    assert reason in stderr.splitlines()[-1], stderr
+    assert stderr.rstrip().endswith("The run is saved. Continue with: distnum resume run")
+    assert "raylet.cc" not in stderr  # nothing of Ray's logs
+    wait_for(lambda: have_ended(children), 20, "the end of all processes")
+    done = len((out / "metrics.jsonl").read_text().splitlines())
+    assert max(checkpoints(out)).stem == f"step-{done:08d}"  # no step is lost
+    assert run("resume", "run", "--steps", str(done + 3), "--workers", "0", cwd=tmp_path).returncode == 0
+    assert sha256(out) == distnum.train(hidden=8, batch_size=20, steps=done + 3, workers=0).params_sha256
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_short_pause_of_the_control_service_is_survived(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with started("train", *LONG, "--steps", "4000", "--workers", "2", "--out", "run", cwd=tmp_path) as process:
+        wait_for(lambda: checkpoints(out), 90, "a checkpoint")
+        server = next(child for child in descendants(process) if child.name() == "gcs_server")
+        server.suspend()
+        time.sleep(3)  # the pause itself
+        server.resume()
+        _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr

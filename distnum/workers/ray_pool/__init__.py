@@ -5,7 +5,7 @@
   that are left), ``pending`` (replies that are due) and ``deadlines``.
 - ``roster``, ``starting``: the workers that there are, and their replacement.
 - ``channel``, ``actor``: messages, and the worker's side of them. ``shared_memory``: mapped files.
-- ``session``, ``ray_module``, ``address``, ``cluster``: Ray itself.
+- ``session``, ``ray_module``, ``address``, ``streams``, ``cluster``: Ray itself.
 
 The ``ray`` package is imported in ``ray_module.py`` and inside the actors only. Imports ``workers``
 and ``common``.

@@ -1,10 +1,9 @@
-"""The worker's side of a Ray pool: what an actor is sent, what it does, and the reason when it fails."""
+"""The worker's side of a Ray pool: what an actor is sent, and what it does."""
 
 from __future__ import annotations
 
 import json
 import os
-import pickle
 import platform
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Listener
@@ -17,14 +16,15 @@ from distnum.common.arrays import Array
 from distnum.common.errors import TrainingError
 from distnum.common.machine import single_threaded_blas
 from distnum.common.requirements import REQUIREMENTS, unmet
-from distnum.common.text import first_line
 from distnum.workers.pool import BatchAt
+from distnum.workers.ray_pool.messages import RayTask, from_this_user, packed_reply, unpacked_task
+from distnum.workers.ray_pool.reasons import record_crashes, sendable_errors
 from distnum.workers.ray_pool.shared_memory import BlockPeers, SharedBlocks, SharedVectors
 from distnum.workers.tiles import positions_of
 from distnum.workers.work import Work
-from distnum.workers.worker import Task, Worker
+from distnum.workers.worker import Worker
 
-__all__ = ["DistnumWorker", "RayTask", "Setup", "cause_of", "reason_of"]
+__all__ = ["DistnumWorker", "Setup"]
 
 
 @dataclass(frozen=True)
@@ -53,21 +53,6 @@ class Setup:
         return (int(self.work.tiles[-1]), *self.work.answer_shape)
 
 
-@dataclass(frozen=True)
-class RayTask(Task):
-    """A task with the shared memory that it uses.
-
-    Attributes:
-        vectors: File of the ``SharedVectors``; None if parameters and answers are sent.
-        blocks: File and shape of the ``SharedBlocks``; None if there are none.
-        rank: Position of the worker among its peers, at least 0 and below 1.
-    """
-
-    vectors: Path | None = None
-    blocks: tuple[Path, tuple[int, int]] | None = None
-    rank: float = 0.0
-
-
 class DistnumWorker:
     """A ``Worker`` in a process of its own."""
 
@@ -80,6 +65,8 @@ class DistnumWorker:
         self._blocks: SharedBlocks | None = None
         self._own_answers: Array | None = None  # for answers that are sent
         self._listener = _listener(setup.folder)
+        if self._listener is not None:
+            record_crashes(str(self._listener.address))
 
     def ready(self) -> tuple[int, str, str, str | None]:
         """Process id, node, host and socket address, once the worker can be given tasks.
@@ -95,7 +82,8 @@ class DistnumWorker:
                 f"node {platform.node()} lacks what distnum needs: {'; '.join(wrong)}. Install that on every node."
             )
         if self._setup.warm_up is not None:
-            self._worker.warm_up(self._setup.warm_up, self._setup.n_threads)
+            with sendable_errors():
+                self._worker.warm_up(self._setup.warm_up, self._setup.n_threads)
         address = None if self._listener is None else str(self._listener.address)
         return os.getpid(), ray.get_runtime_context().get_node_id(), platform.node(), address
 
@@ -105,7 +93,9 @@ class DistnumWorker:
         An exception in a task ends this call, and so reaches the driver through Ray.
         """
         assert self._listener is not None
-        with self._listener.accept() as connection:
+        while not from_this_user(connection := self._listener.accept()):
+            connection.close()
+        with connection:
             while True:
                 try:
                     message = connection.recv_bytes()
@@ -118,8 +108,15 @@ class DistnumWorker:
                     return
 
     def compute(self, message: bytes, params: Array | None) -> bytes:
-        """Compute a pickled ``RayTask``; return the pickled ``Reply``."""
-        task: RayTask = pickle.loads(message)
+        """Compute the task in a message; return the message with the reply.
+
+        Raises:
+            Exception: The function has raised it, or one that stands for it.
+        """
+        with sendable_errors():
+            return self._compute(unpacked_task(message), params)
+
+    def _compute(self, task: RayTask, params: Array | None) -> bytes:
         vectors = self._map_vectors(task.vectors)
         if vectors is not None:
             params, answers = vectors.params(task.turn).view(), vectors.answers(task.turn)
@@ -133,7 +130,7 @@ class DistnumWorker:
         if vectors is None:
             work = self._setup.work
             reply = replace(reply, answers=answers[positions_of(work.tiles, task.shard, work.order)])
-        return pickle.dumps(reply, pickle.HIGHEST_PROTOCOL)
+        return packed_reply(reply)
 
     def _peers(self, task: RayTask) -> BlockPeers | None:
         if task.blocks is None:
@@ -160,18 +157,3 @@ def _listener(folder: Path | None) -> Listener | None:
         return Listener(str(folder / f"worker-{os.getpid()}"), "AF_UNIX")
     except (OSError, ValueError):
         return None
-
-
-def cause_of(error: Exception) -> BaseException:
-    """The exception that a worker raised, without Ray's wrapping."""
-    cause = getattr(error, "cause", None)
-    return cause if isinstance(cause, BaseException) else error
-
-
-def reason_of(error: BaseException) -> str:
-    """Why a worker died according to Ray, as a sentence."""
-    text = " ".join(str(error).split())
-    for mark in ("Worker exit detail: ", "The actor is dead because "):
-        if mark in text:
-            return text.split(mark, 1)[1].split(" Some common causes", 1)[0][:300]
-    return f"{first_line(error)}."

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import socket
 import struct
 from collections import deque
@@ -22,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from distnum.workers.ray_pool.actor import RayTask
+from distnum.workers.ray_pool.messages import RayTask, from_this_user, packed_task
+from distnum.workers.ray_pool.reasons import crash_file, n_oom_kills
 
 __all__ = ["Call", "Channel", "RayWorker"]
 
@@ -32,6 +32,8 @@ _N_SPEEDS = 5
 _MESSAGE_TIMEOUT_S = 5
 # Seconds to wait for Ray to report why a worker died.
 _REASON_TIMEOUT_S = 5
+# Seconds between looks whether the cluster is lost.
+_CHECK_S = 1.0
 # How often to look at both, where some replies come over sockets and some from Ray.
 _LOOK_S = 0.01
 
@@ -71,6 +73,7 @@ class RayWorker:
         address: Address of the worker's socket; None if it has none.
         connection: Open connection to the socket; None if there is none.
         serving: Ray's reference of the ``serve`` call that reads the socket.
+        n_oom_kills: What ``n_oom_kills`` was when the actor was requested.
         speeds: Speeds relative to the mean worker, as measured in the last turns.
     """
 
@@ -85,6 +88,7 @@ class RayWorker:
     address: str | None = None
     connection: Connection | None = None
     serving: Any = None
+    n_oom_kills: int = field(default_factory=n_oom_kills)
     speeds: deque[float] = field(default_factory=lambda: deque(maxlen=_N_SPEEDS))
 
     @property
@@ -114,7 +118,7 @@ class Channel:
         """
         # Tasks and replies are sent as bytes: Ray takes a fraction of a millisecond to serialise
         # each argument and each array.
-        message = pickle.dumps(task)
+        message = packed_task(task)
         ref = None
         if params is None and self._connect(worker):
             assert worker.connection is not None
@@ -128,7 +132,11 @@ class Channel:
         worker.call = Call(ref, task, load, perf_counter(), n_lost)
 
     def replied(self, workers: Sequence[RayWorker], timeout_s: float) -> list[RayWorker]:
-        """Workers that have replied or died, as soon as there is one; an empty list after the timeout."""
+        """Workers that have replied or died, as soon as there is one; an empty list after the timeout.
+
+        Raises:
+            LostError: The cluster is lost.
+        """
         ray, ends = self._ray, perf_counter() + timeout_s
         connections: dict[Any, RayWorker] = {}
         refs: dict[Any, RayWorker] = {}
@@ -142,15 +150,17 @@ class Channel:
             else:
                 connections[worker.connection] = worker
         while True:
-            left_s = 0.0 if broken else max(0.0, ends - perf_counter())
-            if not refs:
-                return broken + [connections[one] for one in wait(list(connections), left_s)]
-            ready = broken + [connections[one] for one in wait(list(connections), 0)]
-            wait_s = 0.0 if ready else min(left_s, _LOOK_S) if connections else left_s
-            done, _ = ray.wait(list(refs), timeout=wait_s)
-            if done and len(refs) > 1:
-                done, _ = ray.wait(list(refs), num_returns=len(refs), timeout=0)
-            ready += [refs[ref] for ref in done]
+            ray.check()
+            left_s = 0.0 if broken else min(max(0.0, ends - perf_counter()), _CHECK_S)
+            if refs:
+                ready = broken + [connections[one] for one in wait(list(connections), 0)]
+                wait_s = 0.0 if ready else min(left_s, _LOOK_S) if connections else left_s
+                done, _ = ray.wait(list(refs), timeout=wait_s)
+                if done and len(refs) > 1:
+                    done, _ = ray.wait(list(refs), num_returns=len(refs), timeout=0)
+                ready += [refs[ref] for ref in done]
+            else:
+                ready = broken + [connections[one] for one in wait(list(connections), left_s)]
             if ready or perf_counter() >= ends:
                 return ready
 
@@ -203,17 +213,22 @@ class Channel:
         """Remove the connection and the socket of a worker that has ended."""
         self.disconnect(worker)
         if worker.address is not None:
-            with contextlib.suppress(OSError):  # its folder may be gone
-                os.unlink(worker.address)
+            for file in (worker.address, crash_file(worker.address)):
+                with contextlib.suppress(OSError):  # its folder may be gone
+                    os.unlink(file)
 
     def _connect(self, worker: RayWorker) -> bool:
         """Connect to a worker's socket if it has one; return whether there is a connection."""
         if worker.connection is None and worker.address is not None:
             try:
-                worker.connection = Client(worker.address, "AF_UNIX")
+                connection = Client(worker.address, "AF_UNIX")
+                if not from_this_user(connection):
+                    connection.close()
+                    raise PermissionError("the socket belongs to another user")
             except OSError:
                 worker.address = None
                 return False
+            worker.connection = connection
             _limit_message_time(worker.connection)
             worker.serving = worker.actor.serve.remote()
         return worker.connection is not None

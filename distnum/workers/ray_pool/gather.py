@@ -8,7 +8,6 @@ first reply counts. Answers of different tiles are put side by side and never ad
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -18,14 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distnum.common.arrays import Array
-from distnum.common.errors import TrainingError
+from distnum.common.errors import LostError
 from distnum.workers.planner import first_part
 from distnum.workers.pool import Gathered, KeptSlices, Reply, Timings
-from distnum.workers.ray_pool.actor import RayTask, cause_of, reason_of
 from distnum.workers.ray_pool.backlog import Backlog
 from distnum.workers.ray_pool.channel import Call, RayWorker
 from distnum.workers.ray_pool.deadlines import Deadlines
+from distnum.workers.ray_pool.messages import RayTask, unpacked_reply
 from distnum.workers.ray_pool.pending import Pending
+from distnum.workers.ray_pool.reasons import cause_of, reason_of
 from distnum.workers.ray_pool.roster import Roster
 from distnum.workers.ray_pool.shared_memory import SharedFiles
 from distnum.workers.tiles import Shard, positions_of
@@ -194,8 +194,8 @@ class Gathering:
         began, patience_s = perf_counter(), self._pending.longest_patience()
         try:
             for worker, reply in self._channel.receive_all(self._pending.workers, patience_s):
-                self._finish(worker, pickle.loads(reply))
-        except (self._ray.exceptions.RayError, ConnectionError):
+                self._finish(worker, unpacked_reply(reply))
+        except (self._ray.exceptions.RayError, ConnectionError, ValueError):
             pass  # the same error is met again, and handled, when replies are received one by one
         self._pending.forgive_a_pause(began, patience_s)
 
@@ -204,15 +204,15 @@ class Gathering:
         ray, call = self._ray, worker.call
         assert call is not None
         try:
-            reply = pickle.loads(self._channel.receive(worker, max(1.0, self._deadlines.deadline(call))))
+            reply = unpacked_reply(self._channel.receive(worker, max(1.0, self._deadlines.deadline(call))))
         except ray.exceptions.RayTaskError as error:
             worker.call = None
             self._pending.wait_for_all()
             raise cause_of(error) from error
         except ray.exceptions.RayError as error:
-            self._lose(worker, reason_of(error))
-        except ConnectionError as error:
-            self._lose(worker, reason_of(error), give_up=True)
+            self._lose(worker, reason_of(error, worker, self._roster.here))
+        except (ConnectionError, ValueError) as error:  # the latter for a damaged message
+            self._lose(worker, reason_of(error, worker, self._roster.here), give_up=True)
         else:
             self._finish(worker, reply)
 
@@ -238,9 +238,9 @@ class Gathering:
         self.n_lost += 1
         self.last_reason = reason
         if call.n_lost >= _MOST_LOSSES:
-            raise TrainingError(
+            raise LostError(
                 f"Workers were lost {call.n_lost + 1} times in step {self._turn.step} with the same work, the last one "
-                f"because: {reason} A worker that keeps dying is usually out of memory; try fewer workers."
+                f"because: {reason}"
             )
         n_parts = len(self._roster.working)
         if not call.copied:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import os
 import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -13,7 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from distnum.common.arrays import Array
-from distnum.common.errors import InputError, TrainingError
+from distnum.common.errors import InputError, LostError
 from distnum.common.events import OnEvent, log_event
 from distnum.common.machine import keep_freed_memory
 from distnum.common.text import first_line
@@ -24,9 +27,12 @@ from distnum.workers.ray_pool.channel import RayWorker
 from distnum.workers.ray_pool.cluster import RayCluster
 from distnum.workers.ray_pool.deadlines import Deadlines
 from distnum.workers.ray_pool.gather import Gathering, Turn
-from distnum.workers.ray_pool.roster import Roster, WorkerCounts
+from distnum.workers.ray_pool.guarded import GuardedRay
+from distnum.workers.ray_pool.roster import Roster, WorkerCounts, speeds_of
 from distnum.workers.ray_pool.session import ray_session
 from distnum.workers.ray_pool.shared_memory import SharedFiles
+from distnum.workers.ray_pool.starting import StartingActors
+from distnum.workers.ray_pool.watch import ClusterWatch
 from distnum.workers.work import SharesBlocks, Work
 
 __all__ = ["RayPool", "WorkerCounts"]
@@ -87,32 +93,32 @@ class RayPool(Closing):
         self._last_step = last_step
         self._turn = self._n_steps_with_losses = 0
         self._variant: Any = None
-        self._roster: Roster | None = None
-        self._files: SharedFiles | None = None
-        self._session = contextlib.ExitStack()
+        self._stack = contextlib.ExitStack()
+        self._pid = os.getpid()
+        # Before Ray's own end: a generator of steps that was left unfinished is closed after that.
+        atexit.register(self.close)
         keep_freed_memory()
         try:
             asked = n_asked if n_asked is not None else 1 if callable(n_workers) else n_workers
             session = ray_session(address, asked * n_threads, asked, meanwhile)
-            self._ray, self._folder = self._session.enter_context(session)
+            ray, self._folder, shared = self._stack.enter_context(session)
+            self._ray = self._stack.enter_context(contextlib.closing(GuardedRay(ray, ClusterWatch(ray))))
+            count_cpus = self._folder is None or not shared
             self._cluster = cluster = RayCluster(self._ray)
             counts_of = n_workers if callable(n_workers) else _fixed(n_workers, n_threads)
-            counts = counts_of(cluster.n_cpus, cluster.n_nodes)
-            cluster.check_room(counts.at_start, counts.n_threads, resources or {})
+            counts = cluster.counts(counts_of)
+            cluster.check_room(counts.at_start if count_cpus else 0, counts.n_threads, resources or {})
             self.n_threads = counts.n_threads
             setup = Setup(work, batch_at, self.n_threads, self._dtype, warm_up, self._folder)
             self._files = SharedFiles(self._folder, self._dtype, work.n_params, setup.answers_shape)
+            self._stack.callback(self._files.remove)
             self._shares_blocks = counts.most > 1 and self.own_session
             self._prepare(None)
-            self._roster = Roster(
-                self._ray,
-                _put(self._ray, setup),
-                lambda: counts_of(cluster.n_cpus, cluster.n_nodes),
-                wait_s,
-                self.own_session,
-                on_event,
-                resources,
-            )
+            n_cpus = counts.n_threads if count_cpus else 0
+            spread = not self.own_session
+            starting = StartingActors(self._ray, _put(self._ray, setup), n_cpus, resources or {}, spread)
+            self._roster = Roster(self._ray, starting, partial(cluster.counts, counts_of), wait_s, on_event)
+            self._stack.callback(self._roster.close)
             self._roster.start()
         except BaseException:
             self.close()
@@ -126,7 +132,7 @@ class RayPool(Closing):
     @property
     def workers(self) -> list[RayWorker]:
         """The workers that are used."""
-        return self._roster.working if self._roster is not None else []
+        return self._roster.working
 
     @property
     def n_workers(self) -> int:
@@ -148,7 +154,6 @@ class RayPool(Closing):
         Raises:
             TrainingError: They do not come within the waiting time.
         """
-        assert self._roster is not None
         self._roster.wait_for(n_workers)
 
     def use(self, n_workers: int, n_threads: int, variant: Any = None) -> None:
@@ -161,14 +166,12 @@ class RayPool(Closing):
             n_threads: Threads of each worker.
             variant: Passed to ``batch_at`` after the step, if not None; in weak scaling the number of workers.
         """
-        assert self._roster is not None
         self._roster.use(n_workers)
         self.n_threads = n_threads
         self._prepare(variant)
 
     def _prepare(self, variant: Any) -> None:
         """Make the planner, deadlines and shared files for the next turns."""
-        assert self._files is not None
         self._variant = variant
         batch_at = self._batch_at
         # Not a method of this pool: a cycle of references would keep handles of actors alive after close.
@@ -186,8 +189,7 @@ class RayPool(Closing):
         Raises:
             TrainingError: Workers are lost again and again, or there are too few.
         """
-        assert self._roster is not None
-        assert self._files is not None
+        self._ray.check()
         roster, planner = self._roster, self._planner
         self._turn += 1
         roster.refresh(step, self._deadlines.deadline)
@@ -197,7 +199,7 @@ class RayPool(Closing):
         if len(idle) < len(roster.working):
             # A late worker may still write into the files of an earlier turn.
             self._files.renew(self._blocks_shape)
-        shards = planner.shards(step, idle, roster.speeds(idle))
+        shards = planner.shards(step, idle, speeds_of(idle))
         began = perf_counter()
         turn = Turn(self._turn, step, params, self.n_threads, self._variant)
         gathering = Gathering(self._ray, roster, self._deadlines, self._work, self._files, planner.costs, turn, kept)
@@ -208,7 +210,7 @@ class RayPool(Closing):
         costs = planner.costs
         if self._last_step is not None and step < self._last_step:
             # While the workers compute. The plan decides no bits, so it need not know this step's times.
-            planner.plan(step + 1, roster.working, roster.speeds(roster.working))
+            planner.plan(step + 1, roster.working, speeds_of(roster.working))
         gathered = gathering.collect()
         timings = replace(gathered.timings, broadcast_s=broadcast - began, dispatch_s=dispatched - broadcast)
         gathered = replace(gathered, timings=timings)
@@ -221,18 +223,17 @@ class RayPool(Closing):
     def _count_losses(self, gathering: Gathering) -> None:
         self._n_steps_with_losses = self._n_steps_with_losses + 1 if gathering.n_lost else 0
         if self._n_steps_with_losses >= _MOST_STEPS_WITH_LOSSES:
-            raise TrainingError(
+            raise LostError(
                 f"Workers were lost in each of the last {_MOST_STEPS_WITH_LOSSES} steps, the last one because: "
-                f"{gathering.last_reason} A worker that keeps dying is usually out of memory; try fewer workers."
+                f"{gathering.last_reason}"
             )
 
     def close(self) -> None:
         """End the workers, and the session if this pool is its last user."""
-        if self._roster is not None:
-            self._roster.close()
-        if self._files is not None:
-            self._files.remove()
-        self._session.close()
+        if os.getpid() != self._pid:  # in a copy of the process (fork)
+            return
+        atexit.unregister(self.close)
+        self._stack.close()
 
 
 def _fixed(n_workers: int, n_threads: int) -> Callable[[int, int], WorkerCounts]:

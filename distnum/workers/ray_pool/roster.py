@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distnum.common.errors import TrainingError
+from distnum.common.errors import LostError, TrainingError
 from distnum.common.events import Event, OnEvent
-from distnum.workers.ray_pool.actor import reason_of
+from distnum.workers.ray_pool.address import has_token
 from distnum.workers.ray_pool.channel import Call, Channel, RayWorker
-from distnum.workers.ray_pool.starting import LOOK_S, StartingActors, end_actor
+from distnum.workers.ray_pool.reasons import cause_of, reason_of
+from distnum.workers.ray_pool.starting import LOOK_S, START_TIMEOUT_S, StartingActors, end_actor, fatal_error
 
-__all__ = ["Roster", "WorkerCounts"]
+__all__ = ["Roster", "WorkerCounts", "speeds_of"]
 
 # Seconds between attempts to start missing workers; the cluster may have room by now.
 _ROOM_S = 2.0
@@ -42,38 +43,36 @@ class WorkerCounts:
     n_threads: int = 1
 
 
+_TOKEN = " A token was sent to the cluster; if it asks for none, set RAY_AUTH_MODE=disabled."
+
+
 class Roster:
     """Keeps as many workers as are wanted and the cluster has room for.
 
     Args:
         ray: The connected ``ray`` module.
-        setup: Ray's reference of the ``Setup``.
+        starting: Requests the actors.
         counts: Returns the wanted numbers of workers for the cluster as it is now.
         wait_s: Seconds to wait when there are too few workers.
-        own: Whether this process started the session.
         on_event: Called with an event when a worker joins, is lost or fails to start.
-        resources: Resources of each worker besides CPUs, by Ray's names.
     """
 
     def __init__(
         self,
         ray: Any,
-        setup: Any,
+        starting: StartingActors,
         counts: Callable[[], WorkerCounts],
         wait_s: float,
-        own: bool,
         on_event: OnEvent,
-        resources: Mapping[str, float] | None = None,
     ) -> None:
         self._ray = ray
         self._counts = counts
         self._first_counts = counts()
         self._wait_s = wait_s
-        self._own = own
         self._on_event = on_event
         self.channel = Channel(ray)
         self.here = ray.get_runtime_context().get_node_id()
-        self._starting = StartingActors(ray, setup, self._first_counts.n_threads, resources, spread=not own)
+        self._starting = starting
         self.working: list[RayWorker] = []
         self._resting: list[RayWorker] = []
         self._looked = self._requested = 0.0
@@ -85,21 +84,11 @@ class Roster:
         """Workers without a task."""
         return [worker for worker in self.working if worker.call is None]
 
-    def speeds(self, workers: list[RayWorker]) -> NDArray[np.float64]:
-        """Relative speeds of some workers; all 1 if they differ little."""
-        speeds = np.array([worker.speed for worker in workers])
-        return speeds if len(speeds) and speeds.max() > _EQUAL_SPEEDS * speeds.min() else np.ones(len(workers))
-
     def use(self, n_workers: int) -> None:
         """Use this number of the workers, spread over as many nodes as possible; the others rest."""
-        n_on: Counter[str] = Counter()
-        ranked: list[tuple[int, str, int, RayWorker]] = []
-        for worker in sorted([*self.working, *self._resting], key=lambda worker: worker.number):
-            # The node's name makes the choice the same in every session of a cluster.
-            ranked.append((n_on[worker.node], worker.node, worker.number, worker))
-            n_on[worker.node] += 1
+        workers = _spread([*self.working, *self._resting])
+        for worker in workers:
             worker.speeds.clear()
-        workers = [worker for *_, worker in sorted(ranked, key=lambda one: one[:3])]
         self.working, self._resting = workers[:n_workers], workers[n_workers:]
 
     def start(self) -> None:
@@ -108,9 +97,24 @@ class Roster:
         Raises:
             TrainingError: They do not start.
         """
+        began, n_needed = perf_counter(), self._first_counts.at_start
         self._request()
-        for worker in self._starting.first(self._first_counts.at_start, self._own):
-            self._join(worker, 0)
+        while len(self.working) < n_needed:
+            self._look_at_starting(0, LOOK_S, at_start=True)
+            now = perf_counter()
+            short_since, reason = self._short_since, self._last_reason.rstrip(".")
+            if short_since is not None and (self._starting.hopeless or now > short_since + self._wait_s):
+                remedy = _TOKEN if self._starting.spread and not self.working and has_token() else ""
+                raise LostError(f"Workers died while they started, the last one because: {reason}.{remedy}")
+            if now > began + START_TIMEOUT_S:
+                raise TrainingError(
+                    f"{n_needed - len(self.working)} of {n_needed} workers did not start within {START_TIMEOUT_S:g} s; "
+                    "is the Ray cluster busy with other work?"
+                )
+            self._request()
+        if self._starting.workers:  # workers that start a moment later take part from the first turn on
+            self._look_at_starting(0, LOOK_S, n_awaited=len(self._starting.workers))
+        self._short_since = None
 
     def _request(self, at_least: int = 0) -> None:
         """Request the workers that are missing."""
@@ -119,8 +123,8 @@ class Roster:
 
     def _join(self, worker: RayWorker, step: int) -> None:
         self.working.append(worker)
-        text = f"worker {worker.number} joined on {worker.host}; there are {len(self.working)} now."
-        self._on_event(Event("worker_joined", text, step, _about(worker, len(self.working))))
+        text = f"joined on {worker.host}; there are {len(self.working)} now."
+        self._report("worker_joined", worker, text, step)
 
     def refresh(self, step: int, deadline_of: Callable[[Call], float], wait_s: float = 0) -> None:
         """Add workers that have started, discard late replies, give up silent workers, request missing ones."""
@@ -136,7 +140,7 @@ class Roster:
                 except ray.exceptions.RayTaskError:
                     pass  # an exception in tiles that other workers have computed
                 except (ray.exceptions.RayError, ConnectionError) as error:
-                    self.give_up(worker, step, reason_of(error))
+                    self.give_up(worker, step, reason_of(error, worker, self.here))
                     continue
                 worker.call = None
             elif now - call.sent > deadline_of(call):
@@ -150,13 +154,19 @@ class Roster:
             self._starting.expire()
         self._check_enough(step)
 
-    def _look_at_starting(self, step: int, timeout_s: float) -> None:
-        def failed(worker: RayWorker, reason: str) -> None:
-            self._last_reason = reason
-            text = f"worker {worker.number} did not start: {reason}"
-            self._on_event(Event("worker_not_started", text, step, {"worker": worker.number}))
+    def _look_at_starting(self, step: int, timeout_s: float, n_awaited: int = 1, at_start: bool = False) -> None:
+        """Add workers that have started, and report those that failed; raise what all would fail with, at the start."""
 
-        for worker in self._starting.next(timeout_s, failed):
+        def failed(worker: RayWorker, error: Exception) -> None:
+            fatal = fatal_error(self._ray, error) if at_start else None
+            if fatal is not None:
+                raise fatal from error
+            self._last_reason = reason = reason_of(cause_of(error))
+            if at_start and self._short_since is None:
+                self._short_since = perf_counter()
+            self._report("worker_not_started", worker, f"did not start: {reason}", step)
+
+        for worker in self._starting.next(timeout_s, failed, n_awaited):
             self._join(worker, step)
 
     def wait_for_one(self, step: int, deadline_of: Callable[[Call], float]) -> None:
@@ -176,20 +186,13 @@ class Roster:
         self._check_enough(step)
 
     def wait_for(self, n_workers: int) -> None:
-        """Wait until there are this many workers, including resting ones.
-
-        Raises:
-            TrainingError: They do not come within the waiting time.
-        """
+        """Wait for this number of workers, including resting ones; raise ``LostError`` after the waiting time."""
         ends = perf_counter() + self._wait_s
         while (n_there := len(self.working) + len(self._resting)) < n_workers:
             self._request()
             if not self._starting.workers or perf_counter() > ends:
-                last = f" The last one lost: {self._last_reason}" if self._last_reason else ""
-                raise TrainingError(
-                    f"There are {n_there} of {n_workers} workers, and no more have come within "
-                    f"{self._wait_s:g} s.{last}"
-                )
+                text = f"There are {n_there} of {n_workers} workers, and no more have come within {self._wait_s:g} s."
+                raise LostError(text + self._last_lost())
             self._look_at_starting(0, LOOK_S)
 
     def _check_enough(self, step: int) -> None:
@@ -208,11 +211,11 @@ class Roster:
                 self._on_event(Event("workers_short", text, step, {"workers": len(self.working)}))
         hopeless = not self.working and not self._starting.workers and self._starting.hopeless
         if hopeless or now > self._short_since + self._wait_s:
-            last = f" The last one lost: {self._last_reason}" if self._last_reason else ""
-            raise TrainingError(
-                f"There have been {len(self.working)} workers, fewer than {least}, for "
-                f"{now - self._short_since:.0f} s in step {step}.{last}"
-            )
+            text = f"There have been {len(self.working)} workers, fewer than {least}, for "
+            raise LostError(f"{text}{now - self._short_since:.0f} s in step {step}.{self._last_lost()}")
+
+    def _last_lost(self) -> str:
+        return f" The last one lost: {self._last_reason}" if self._last_reason else ""
 
     def lose(self, worker: RayWorker, step: int, reason: str) -> None:
         """Remove a worker that died, and request another."""
@@ -220,9 +223,14 @@ class Roster:
         self.channel.forget(worker)
         worker.call = None
         self._last_reason = reason
-        text = f"worker {worker.number} on {worker.host} is lost: {reason.rstrip('.')}; its work goes to the others."
-        self._on_event(Event("worker_lost", text, step, _about(worker, len(self.working)) | {"reason": reason}))
+        text = f"on {worker.host} is lost: {reason.rstrip('.')}; its work goes to the others."
+        self._report("worker_lost", worker, text, step, reason=reason)
         self._request()
+
+    def _report(self, kind: str, worker: RayWorker, text: str, step: int, **details: str) -> None:
+        about = {"worker": worker.number, "node": worker.node, "host": worker.host, "pid": worker.pid, **details}
+        about["workers"] = len(self.working)
+        self._on_event(Event(kind, f"worker {worker.number} {text}", step, about))
 
     def give_up(self, worker: RayWorker, step: int, reason: str) -> None:
         """End a worker that does not reply, and request another."""
@@ -230,19 +238,27 @@ class Roster:
         self.lose(worker, step, reason)
 
     def close(self) -> None:
-        """End all workers."""
+        """End all workers, unless Ray is no longer connected to them."""
+        if not self._ray.connected:
+            return
         for worker in [*self.working, *self._resting, *self._starting.workers]:
             self.channel.forget(worker)
             end_actor(self._ray, worker, self.here if worker.call is not None else "")
         self.working, self._resting, self._starting.workers = [], [], []
 
 
-def _about(worker: RayWorker, n_workers: int) -> dict[str, Any]:
-    """Details of an event with a worker."""
-    return {
-        "worker": worker.number,
-        "node": worker.node,
-        "host": worker.host,
-        "pid": worker.pid,
-        "workers": n_workers,
-    }
+def speeds_of(workers: list[RayWorker]) -> NDArray[np.float64]:
+    """Relative speeds of some workers; all 1 if they differ little."""
+    speeds = np.array([worker.speed for worker in workers])
+    return speeds if len(speeds) and speeds.max() > _EQUAL_SPEEDS * speeds.min() else np.ones(len(workers))
+
+
+def _spread(workers: list[RayWorker]) -> list[RayWorker]:
+    """Order workers so that the first ones, however many, are spread over as many nodes as possible."""
+    n_on: Counter[str] = Counter()
+    ranked: list[tuple[int, str, int, RayWorker]] = []
+    for worker in sorted(workers, key=lambda worker: worker.number):
+        # The node's name makes the choice the same in every session of a cluster.
+        ranked.append((n_on[worker.node], worker.node, worker.number, worker))
+        n_on[worker.node] += 1
+    return [worker for *_, worker in sorted(ranked, key=lambda one: one[:3])]

@@ -10,10 +10,11 @@ from time import perf_counter
 from typing import Any
 
 from distnum.common.errors import TrainingError
-from distnum.workers.ray_pool.actor import DistnumWorker, cause_of, reason_of
+from distnum.workers.ray_pool.actor import DistnumWorker
 from distnum.workers.ray_pool.channel import RayWorker
+from distnum.workers.ray_pool.reasons import cause_of
 
-__all__ = ["LOOK_S", "START_TIMEOUT_S", "StartingActors", "end_actor"]
+__all__ = ["LOOK_S", "START_TIMEOUT_S", "StartingActors", "end_actor", "fatal_error"]
 
 START_TIMEOUT_S = 180.0
 """Seconds after which an actor that has not started is given up."""
@@ -21,7 +22,7 @@ START_TIMEOUT_S = 180.0
 LOOK_S = 0.5
 """Seconds between looks for actors that have started."""
 
-# After this many failed starts in a row no more actors are requested.
+# After this number of failed starts in a row no more actors are requested.
 _MOST_FAILED_STARTS = 3
 
 
@@ -33,17 +34,19 @@ class StartingActors:
     Args:
         ray: The connected ``ray`` module.
         setup: Ray's reference of the ``Setup``.
-        n_cpus: CPUs of each actor.
+        n_cpus: CPUs of each actor; with 0, Ray starts it however many CPUs are free.
         resources: Other resources of each actor, by Ray's names.
         spread: Whether to spread the actors over the nodes.
     """
 
-    def __init__(self, ray: Any, setup: Any, n_cpus: int, resources: Mapping[str, float] | None, spread: bool) -> None:
+    def __init__(self, ray: Any, setup: Any, n_cpus: int, resources: Mapping[str, float], spread: bool) -> None:
         self._ray = ray
         self._setup = setup
+        self.spread = spread
         self._n_requested = self._n_failed = 0
+        self._failed = 0.0  # time of the last failure that was counted
         self.workers: list[RayWorker] = []
-        others = dict(resources or {})
+        others = dict(resources)
         options: dict[str, Any] = {"num_cpus": n_cpus, "max_restarts": 0, "max_task_retries": 0}
         options["enable_task_events"] = False  # Ray would keep a record of every call
         if gpus := others.pop("GPU", None):
@@ -64,58 +67,38 @@ class StartingActors:
 
     @property
     def hopeless(self) -> bool:
-        """Whether several actors in a row have failed to start, so that no more are requested."""
+        """Whether actors have failed to start several times in a row, so that no more are requested."""
         return self._n_failed >= _MOST_FAILED_STARTS
 
-    def first(self, n_needed: int, own_session: bool) -> Iterator[RayWorker]:
-        """Wait for the first actors of a pool, and yield them.
+    def next(
+        self, timeout_s: float, on_failure: Callable[[RayWorker, Exception], None], n_awaited: int = 1
+    ) -> Iterator[RayWorker]:
+        """Yield the actors that have started since the last call.
 
-        Raises:
-            TrainingError: They do not start, or a node lacks what they need.
+        Args:
+            timeout_s: Seconds to wait at most.
+            on_failure: Called with each actor that failed to start, and Ray's error.
+            n_awaited: Number of actors to wait for.
         """
-        ray, n_requested = self._ray, len(self.workers)
-        n_needed = min(n_needed, n_requested)
-        try:
-            n_ready = len(self._ready(n_needed, START_TIMEOUT_S))
-            if n_ready < n_needed:
-                raise TrainingError(
-                    f"{n_requested - n_ready} of {n_requested} workers did not start within {START_TIMEOUT_S:g} s; "
-                    "is the Ray cluster busy with other work?"
-                )
-            # Workers that start a moment later take part from the first turn on.
-            for worker in self._ready(n_requested, LOOK_S):
-                yield self._joined(worker)
-        except ray.exceptions.RayTaskError as error:
-            cause = cause_of(error)
-            if isinstance(error, ImportError) or isinstance(cause, ImportError):
-                raise TrainingError(_lacks(str(cause))) from error
-            raise cause from error
-        except ray.exceptions.RayActorError as error:
-            if "ModuleNotFoundError" in str(error):
-                raise TrainingError(_lacks(str(error).strip().splitlines()[-1])) from error
-            remedy = "" if own_session else " If the cluster asks for no token, set RAY_AUTH_MODE=disabled."
-            raise TrainingError(f"A worker died while it started: {reason_of(error)}{remedy}") from error
+        for worker in self._ready(n_awaited, timeout_s):
+            try:
+                joined = self._joined(worker)
+            except self._ray.exceptions.RayError as error:
+                self.workers.remove(worker)
+                end_actor(self._ray, worker)  # an exception of ``ready`` does not end it
+                # Actors that were requested together often fail together, as with their node.
+                if worker.asked > self._failed:
+                    self._n_failed, self._failed = self._n_failed + 1, perf_counter()
+                on_failure(worker, error)
+            else:
+                yield joined
 
-    def next(self, timeout_s: float, on_failure: Callable[[RayWorker, str], None]) -> list[RayWorker]:
-        """Actors that have started since the last call, as soon as there is one; an empty list after the timeout.
-
-        ``on_failure`` is called with each actor that failed to start, and the reason.
-        """
-        started = []
-        if self._ready(1, timeout_s):
-            for worker in self._ready(len(self.workers), 0):
-                try:
-                    started.append(self._joined(worker))
-                except self._ray.exceptions.RayError as error:
-                    self.workers.remove(worker)
-                    self._n_failed += 1
-                    on_failure(worker, reason_of(cause_of(error)))
-        return started
-
-    def _ready(self, n_needed: int, timeout_s: float) -> list[RayWorker]:
+    def _ready(self, n_awaited: int, timeout_s: float) -> list[RayWorker]:
         """Actors that have started or failed; waits for this number of them, at most until the timeout."""
         refs = [worker.ready for worker in self.workers]
-        done, _ = self._ray.wait(refs, num_returns=n_needed, timeout=timeout_s)
+        done, left = self._ray.wait(refs, num_returns=min(n_awaited, len(refs)), timeout=timeout_s)
+        if done and left:  # Ray returns no more than it was asked for
+            done, _ = self._ray.wait(refs, num_returns=len(refs), timeout=0)
         return [worker for worker in self.workers if worker.ready in done]
 
     def _joined(self, worker: RayWorker) -> RayWorker:
@@ -142,8 +125,15 @@ def end_actor(ray: Any, worker: RayWorker, here: str = "") -> None:
         ray.kill(worker.actor)
 
 
-def _lacks(what: str) -> str:
-    return (
-        f"A node cannot import what the workers need: {what.removeprefix('ModuleNotFoundError: ')}. Install distnum's "
-        "dependencies, and what the function imports, on every node."
-    )
+def fatal_error(ray: Any, error: Exception) -> BaseException | None:
+    """The error to raise for an actor that failed to start, if every other one would fail as well; else None."""
+    cause = cause_of(error)
+    lacking = str(cause) if isinstance(error, ImportError) or isinstance(cause, ImportError) else ""
+    if not lacking and "ModuleNotFoundError" in str(error):
+        lacking = str(error).strip().splitlines()[-1]
+    if lacking:
+        return TrainingError(
+            f"A node cannot import what the workers need: {lacking.removeprefix('ModuleNotFoundError: ')}. Install "
+            "distnum's dependencies, and what the function imports, on every node."
+        )
+    return cause if isinstance(error, ray.exceptions.RayTaskError) else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import struct
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, Listener
@@ -15,8 +14,8 @@ import numpy as np
 import pytest
 
 from distnum.workers.ray_pool import channel
-from distnum.workers.ray_pool.actor import RayTask
 from distnum.workers.ray_pool.channel import Channel, RayWorker
+from distnum.workers.ray_pool.messages import RayTask, unpacked_task
 
 
 class GetTimeoutError(Exception):
@@ -33,6 +32,9 @@ class Ray:
 
     def get(self, ref: object, timeout: float) -> Any:
         raise self._end
+
+    def check(self) -> None:
+        """Do nothing: the cluster is never lost."""
 
 
 class Actor:
@@ -67,7 +69,7 @@ def with_task(listener: Listener, ray: Ray, n_tiles: int = 3) -> tuple[Channel, 
 
 def test_a_task_is_sent_and_its_answer_received(listener: Listener) -> None:
     driver_channel, worker, connection = with_task(listener, Ray(GetTimeoutError()))
-    assert pickle.loads(connection.recv_bytes()).shard.tolist() == [0, 1, 2]
+    assert unpacked_task(connection.recv_bytes()).shard.tolist() == [0, 1, 2]
     assert driver_channel.replied([worker], 0) == []
     connection.send_bytes(b"found")
     assert driver_channel.replied([worker], 10) == [worker]
@@ -103,7 +105,7 @@ def test_the_error_of_a_lost_worker_is_the_reason_that_ray_gives(listener: Liste
     # The next task goes over a new connection, as the process may still run.
     driver_channel.send(worker, task(), None, 1.0)
     with listener.accept() as again:
-        assert pickle.loads(again.recv_bytes()).turn == 1
+        assert unpacked_task(again.recv_bytes()).turn == 1
 
 
 def test_a_worker_that_ended_before_its_task_was_sent_is_noticed_when_its_answer_is_due(listener: Listener) -> None:

@@ -30,7 +30,7 @@ def test_a_worker_that_always_dies_ends_the_training(tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return 0.0
 
-    with pytest.raises(TrainingError, match=r"Workers were lost 4 times in step 1.*fewer workers"):
+    with pytest.raises(TrainingError, match=r"Workers were lost 4 times in step 1"):
         distnum.train(fatal, np.zeros(3), steps=2, workers=1)
 
 

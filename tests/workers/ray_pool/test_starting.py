@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from distnum.common.errors import LostError
 from distnum.common.events import Event
 from distnum.workers.ray_pool.roster import Roster, WorkerCounts
+from distnum.workers.ray_pool.starting import StartingActors
 
 
 class FakeRay:
@@ -27,6 +29,8 @@ class FakeRay:
         self.failing = failing
         self.n_actors = 0
         self.killed: list[int] = []
+
+    connected = True
 
     def get_runtime_context(self) -> Any:
         return self
@@ -74,7 +78,8 @@ class FakeActor:
 
 def roster(ray: FakeRay, events: list[Event]) -> Roster:
     counts = WorkerCounts(least=1, most=3, at_start=3)
-    return Roster(ray, None, lambda: counts, wait_s=1.0, own=True, on_event=events.append)
+    starting = StartingActors(ray, None, 1, {}, spread=False)
+    return Roster(ray, starting, lambda: counts, wait_s=1.0, on_event=events.append)
 
 
 def test_all_actors_are_ended_if_one_of_the_first_fails_to_start() -> None:
@@ -97,3 +102,27 @@ def test_a_replacement_that_fails_to_start_is_reported_and_requested_again() -> 
     assert "actor 4 has no fuel" in events[-1].text
     workers.wait_for(3)
     assert len(workers.working) == 3
+
+
+class DyingRay(FakeRay):
+    """Actors with these numbers die while they start, as with their node."""
+
+    def get(self, ref: int) -> tuple[int, str, str, None]:
+        if ref in self.failing:
+            raise FakeRay.exceptions.RayError(f"the node of actor {ref} has died")
+        return 0, "elsewhere", "host", None
+
+
+def test_workers_that_die_together_while_they_start_are_replaced() -> None:
+    ray = DyingRay(failing={1, 2, 3})
+    events: list[Event] = []
+    workers = roster(ray, events)
+    workers.start()
+    assert [worker.number for worker in workers.working] == [4, 5, 6]
+    assert [event.kind for event in events].count("worker_not_started") == 3
+
+
+def test_a_start_whose_workers_die_again_and_again_ends_with_the_reason() -> None:
+    ray = DyingRay(failing=set(range(1, 1000)))
+    with pytest.raises(LostError, match="Workers died while they started, the last one because: the node of actor 9"):
+        roster(ray, []).start()
