@@ -99,7 +99,7 @@ def _plot(options: argparse.Namespace) -> int:
     run = RunFolder.look(options.dir)
     if is_uri(options.dir) and options.out is None:
         raise InputError(f"run is {options.dir!r}, a URI; name a folder here for the pictures, with --out.")
-    out = Path(options.out) if options.out is not None else run.path
+    out = Path(options.out if options.out is not None else options.dir)
     if options.out == "" or not out.is_dir():
         raise InputError(f"out is {options.out!r}, which is not a folder; it must be one that exists.")
     rows = run.rows.read()

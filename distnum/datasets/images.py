@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import warnings
+from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,22 @@ from numpy.typing import DTypeLike, NDArray
 
 from distnum.common.errors import InputError
 from distnum.datasets.dataset import as_inputs
-from distnum.datasets.readers import UNREADABLE_ARRAY, why_unreadable
+from distnum.datasets.readers import UNREADABLE_ARRAY, check_memory, why_unreadable
 
 __all__ = ["read_images"]
 
 
 # Formats that hold a picture and nothing else; Pillow starts programs or interpreters for some others.
 _PICTURE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+
+# A small file can hold a huge picture of one color. Reading one of this size takes less than 1 GB, in every format.
+_MOST_PIXELS, _MOST_FILE_BYTES = 50_000_000, 500_000_000
+
+# Numbers of fields of a TIFF file.
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
+
+# Pictures are converted to grey in pieces of about this many pixels.
+_PIECE = 1 << 20
 
 
 def read_images(
@@ -63,9 +74,13 @@ def read_images(
 
 
 def _read_npy(path: Path, example_shape: tuple[int, ...], pixels: bool) -> NDArray[np.generic]:
-    n_inputs = math.prod(example_shape)
+    n_inputs = prod(example_shape)
     try:
-        x = np.load(path, allow_pickle=False)
+        check_memory(path.stat().st_size, path)
+        with np.errstate(all="ignore"):  # NumPy multiplies the sizes in the header
+            x = np.load(path, allow_pickle=False)
+    except InputError:
+        raise
     except UNREADABLE_ARRAY as error:
         raise InputError(f"{path} cannot be read as a plain array{why_unreadable(error)}.") from None
     if not isinstance(x, np.ndarray) or x.dtype.kind not in "uif":
@@ -74,7 +89,7 @@ def _read_npy(path: Path, example_shape: tuple[int, ...], pixels: bool) -> NDArr
         raise InputError(f"{path} holds a number that is not finite; all must be finite.")
     if x.shape in (example_shape, (n_inputs,)):
         x = x[None]
-    if x.ndim < 2 or x.size == 0 or math.prod(x.shape[1:]) != n_inputs:
+    if x.ndim < 2 or x.size == 0 or prod(x.shape[1:]) != n_inputs:
         raise InputError(f"{path} has shape {x.shape}; it must be {example_shape} or (n, {n_inputs}).")
     if pixels and x.dtype.kind in "ui":
         if x.min() < 0 or x.max() > 255:
@@ -92,18 +107,39 @@ def _read_picture(path: Path, example_shape: tuple[int, ...], remarks: list[str]
         raise InputError(f"{path} is a picture, but this model takes examples of shape {example_shape}; use .npy.")
     height, width = example_shape
     try:
-        with Image.open(path, formats=_PICTURE_FORMATS) as opened:
-            picture: Any = _grey(opened)
-            if picture.size != (width, height):
-                remarks.append(f"scaled from {picture.size[0]}x{picture.size[1]} to {width}x{height}")
-                picture = picture.resize((width, height), Image.Resampling.LANCZOS)
-            return np.asarray(picture, dtype=np.uint8).reshape(1, -1)
+        if (n_bytes := path.stat().st_size) > _MOST_FILE_BYTES:
+            raise InputError(f"{path} has {n_bytes:,} bytes; a picture may have {_MOST_FILE_BYTES:,}.")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own limit of pixels, and notes on metadata
+            picture = _grey_picture(path)
+        if picture.size != (width, height):
+            remarks.append(f"scaled from {picture.size[0]}x{picture.size[1]} to {width}x{height}")
+            picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+        return np.asarray(picture, dtype=np.uint8).reshape(1, -1)
+    except InputError:
+        raise
     except UnidentifiedImageError:
         raise InputError(
             f"{path} cannot be read as a picture; it must be a {', '.join(_PICTURE_FORMATS)} file."
         ) from None
     except (*UNREADABLE_ARRAY, Image.DecompressionBombError) as error:
         raise InputError(f"{path} cannot be read as a picture{why_unreadable(error)}.") from None
+
+
+def _grey_picture(path: Path) -> Any:
+    """Return a picture file's first picture as a Pillow image of bytes."""
+    from PIL import Image
+
+    with Image.open(path, formats=_PICTURE_FORMATS) as picture:
+        width, height = picture.size
+        # The decoder of TIFF fills whole tiles, which can be larger than the picture.
+        tags = getattr(picture, "tag_v2", {})
+        sides = [side for side in map(tags.get, (_TILE_WIDTH, _TILE_LENGTH)) if isinstance(side, int)]
+        n_pixels = max(width * height, prod(sides))
+        if n_pixels > _MOST_PIXELS:
+            raise InputError(f"{path} has {n_pixels:,} pixels; a picture may have {_MOST_PIXELS:,}.")
+        picture.load()
+        return _grey(picture)
 
 
 def _grey(picture: Any) -> Any:
@@ -113,15 +149,40 @@ def _grey(picture: Any) -> Any:
     """
     from PIL import Image
 
-    if picture.mode.startswith("I;16") or picture.mode == "I":
-        return Image.fromarray((np.asarray(picture).astype(np.float64) / 257).clip(0, 255).round().astype(np.uint8))
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        with_alpha = picture.convert("RGBA")
-        opacity = np.asarray(with_alpha.getchannel("A"), np.float64)
-        brightness = float((np.asarray(with_alpha.convert("L")) * opacity).sum() / max(opacity.sum(), 1))
-        background = Image.new("RGBA", with_alpha.size, "black" if brightness > 127 else "white")
-        return Image.alpha_composite(background, with_alpha).convert("L")
-    return picture.convert("L")
+    has_16_bits = picture.mode.startswith("I;16") or picture.mode == "I"
+    background = "" if has_16_bits else _background(picture)
+    grey = Image.new("L", picture.size)
+    for box in _pieces(picture):
+        piece = picture.crop(box)
+        if has_16_bits:
+            scaled = (np.asarray(piece).astype(np.float64) / 257).clip(0, 255).round()
+            piece = Image.fromarray(scaled.astype(np.uint8))
+        elif background:
+            piece = piece.convert("RGBA")
+            piece = Image.alpha_composite(Image.new("RGBA", piece.size, background), piece)
+        grey.paste(piece.convert("L"), box)
+    return grey
+
+
+def _background(picture: Any) -> str:
+    """Return the color to put behind a picture; an empty string if it has no transparency."""
+    if picture.mode not in ("RGBA", "LA", "PA") and "transparency" not in picture.info:
+        return ""
+    brightness = opacity = 0
+    for box in _pieces(picture):
+        piece = picture.crop(box).convert("RGBA")
+        alpha = np.asarray(piece.getchannel("A"), np.int64)
+        brightness += int((np.asarray(piece.convert("L")) * alpha).sum())
+        opacity += int(alpha.sum())
+    return "black" if brightness > 127 * max(opacity, 1) else "white"
+
+
+def _pieces(picture: Any) -> Iterator[tuple[int, int, int, int]]:
+    """Yield boxes that cover a picture, as its conversion takes many times the memory of the picture."""
+    width, height = picture.size
+    n_rows = max(1, _PIECE // max(width, 1))
+    for top in range(0, height, n_rows):
+        yield 0, top, width, min(top + n_rows, height)
 
 
 def _edge_brightness(x: NDArray[np.generic], shape: tuple[int, ...]) -> float:

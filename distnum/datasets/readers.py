@@ -12,7 +12,6 @@ from importlib import resources
 from math import prod
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -21,9 +20,9 @@ from numpy.typing import NDArray
 from distnum.common.errors import InputError
 from distnum.datasets.dataset import Dataset
 from distnum.storage.remote import fetched
-from distnum.storage.uris import is_uri
+from distnum.storage.uris import check_no_password, is_uri
 
-__all__ = ["UNREADABLE_ARRAY", "load_data", "read_idx", "why_unreadable"]
+__all__ = ["UNREADABLE_ARRAY", "check_memory", "load_data", "read_idx", "why_unreadable"]
 
 EMBEDDED = "mnist-10k"
 _IDX_FILES = {
@@ -32,6 +31,8 @@ _IDX_FILES = {
     "x_test": "t10k-images-idx3-ubyte",
     "y_test": "t10k-labels-idx1-ubyte",
 }
+_PIECE_BYTES = 1 << 24
+_SMALL_BYTES = 1 << 27  # no check of the memory below
 _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
@@ -56,6 +57,7 @@ def load_data(source: str | Path | Dataset = EMBEDDED) -> Dataset:
             return _load_idx_folder(folder, EMBEDDED)
     if source == "":
         raise InputError("data is ''; it must name a data set, a folder or a file.")
+    check_no_password(source if isinstance(source, str) else None, "data")
     if isinstance(source, str) and is_uri(source):
         with fetched(source, "data") as path:
             return replace(load_data(path), name=source)
@@ -98,6 +100,7 @@ UNREADABLE_ARRAY = (
     zlib.error,
     KeyError,
     MemoryError,
+    OverflowError,
     RuntimeError,
     SyntaxError,
     TokenError,
@@ -141,37 +144,56 @@ def read_idx(path: Path, n_axes: int | None = None) -> NDArray[np.generic]:
                 )
             dtype = np.dtype(_IDX_TYPES[head[2]])
             n_bytes = dtype.itemsize * prod(shape)
-            content = _read_up_to(file, n_bytes + 1)
-    except (OSError, EOFError, zlib.error) as error:
+            check_memory(n_bytes if dtype.itemsize == 1 else 2 * n_bytes, path)
+            # Memory is taken when it is filled, so that a false size in the header takes none.
+            content = np.empty(n_bytes, np.uint8)
+            n_held = 0
+            while n_held < n_bytes and (n_read := file.readinto(content[n_held : n_held + _PIECE_BYTES].data)):
+                n_held += n_read
+            more = n_held == n_bytes and file.read(1)
+    except (OSError, EOFError, zlib.error, MemoryError) as error:
         raise InputError(f"{path}: cannot be read: {error}.") from None
-    if len(content) != n_bytes:
-        held = "more" if len(content) > n_bytes else f"{len(content):,}"
+    if n_held < n_bytes or more:
+        held = "more" if more else f"{n_held:,}"
         raise InputError(f"{path}: its header {shape} means {n_bytes:,} bytes, but it holds {held}.")
-    return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
+    content.flags.writeable = False
+    return content.view(dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
 
 
-def _read_up_to(file: Any, n_bytes: int) -> bytes:
-    # Read in pieces, so that a false size of terabytes in the header does not allocate them.
-    pieces = []
-    while n_bytes > 0:
-        piece = file.read(min(n_bytes, 1 << 24))
-        if not piece:
-            break
-        pieces.append(piece)
-        n_bytes -= len(piece)
-    return b"".join(pieces)
+def check_memory(n_bytes: int, name: str | Path) -> None:
+    """Check that the arrays of a file, which may be compressed, fit into the memory that this machine has left.
+
+    Args:
+        n_bytes: Bytes of the arrays, by the headers of the file.
+        name: The file, for messages.
+
+    Raises:
+        InputError: They do not fit.
+    """
+    if n_bytes < _SMALL_BYTES:
+        return
+    import psutil
+
+    available = psutil.virtual_memory().available
+    if n_bytes > available:
+        raise InputError(
+            f"{name}: reading it takes {n_bytes / 1e9:,.1f} GB of memory, but this machine has "
+            f"{available / 1e9:,.1f} GB left."
+        )
 
 
 def _load_npz(path: Path, name: str) -> Dataset:
     fields = ("x_train", "y_train", "x_test", "y_test")
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, np.errstate(all="ignore"):  # NumPy multiplies the sizes in a header
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise InputError(f"data: {name} holds one array; it must be an .npz with {', '.join(fields)}.")
             missing = [field for field in fields if field not in archive.files]
             if missing:
                 raise InputError(f"data: {name} has no {', '.join(missing)}; it must hold {', '.join(fields)}.")
+            sizes = {info.filename: info.file_size for info in archive.zip.infolist()}  # type: ignore[union-attr]
+            check_memory(sum(sizes.get(f"{field}.npy", sizes.get(field, 0)) for field in fields), f"data: {name}")
             arrays = {field: archive[field] for field in fields}
     except InputError:
         raise

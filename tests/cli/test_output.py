@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ast
+import io
 import os
 import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import distnum
+from distnum.cli.output import write_output
 from tests.system.processes import DISTNUM, run, sha256, shell
 
 
@@ -44,6 +48,42 @@ def test_warnings_of_libraries_are_not_printed(tmp_path: Path) -> None:
         *("network", "data", "gradient", "workers", "estimate"),
         "distnum:",
     ]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+OF_A_JOB = "step 1\r\x1b[32mstep 2\x1b[0m\tÜ\n\x1b]0;title\x07\x1b[2J\x9b1A\x08\u202e\x7f\n"
+
+
+def test_what_others_wrote_cannot_act_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    write_output(OF_A_JOB, end="")
+    assert sys.stdout.getvalue() == "step 1\rstep 2\tÜ\n\\x1b]0;title\\x07\\x1b[2J\\x9b1A\\x08\\u202e\\x7f\n"
+
+
+def test_files_and_pipes_get_the_text_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    write_output(OF_A_JOB, end="")
+    assert sys.stdout.getvalue() == OF_A_JOB
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="Windows has no such terminals")
+def test_texts_of_a_runs_files_cannot_act_on_a_terminal(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.toml").write_text('"\\u001b]0;title\\u0007\\u009b2J" = "\\u202e"')
+    terminal, end = os.openpty()
+    with os.fdopen(terminal, "rb", buffering=0) as reader:
+        done = subprocess.run([*DISTNUM, "resume", "run"], cwd=tmp_path, stdout=end, stderr=end, check=False)
+        os.close(end)
+        shown = b""
+        with suppress(OSError):  # Linux: the last process has closed it
+            while piece := reader.read(4096):
+                shown += piece
+    assert done.returncode == 2
+    assert shown.decode().removesuffix("\r\n").isprintable(), shown
 
 
 PRINTING = [["--help"], ["--version"], ["train", "--help"]]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import pickle
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from distnum import InputError, Network, load_data
+from distnum.datasets import images
 from distnum.datasets.images import read_images
 from distnum.networks.model import Model
 from tests.datasets.helpers import Unpickled
@@ -170,6 +173,95 @@ def test_a_drawing_of_any_colour_contrasts_with_a_transparent_background(tmp_pat
     assert abs(pixels[10, 13] - pixels[0, 0]) == 255
 
 
+def _png(width: int, height: int) -> bytes:
+    """The header of a picture, and a line of it."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    rows = chunk(b"IDAT", zlib.compress(bytes(width + 1)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + rows + chunk(b"IEND", b"")
+
+
+def _tiff(tile: int) -> bytes:
+    """A picture of 28 x 28 in a tile that is larger."""
+    content = zlib.compress(bytes(28 * 28))
+    fields = [(256, 28), (257, 28), (258, 8), (259, 8), (262, 1), (277, 1), (322, tile), (323, tile)]
+    fields += [(324, 8 + 2 + 12 * 10 + 4), (325, len(content))]
+    entries = b"".join(struct.pack("<HHII", number, 4, 1, value) for number, value in fields)
+    return b"II*\0" + struct.pack("<IH", 8, len(fields)) + entries + bytes(4) + content
+
+
+@pytest.mark.parametrize(
+    ("content", "n_pixels"),
+    [(_png(8000, 8000), 64_000_000), (_png(1, 50_000_001), 50_000_001), (_tiff(40_000), 1_600_000_000)],
+    ids=["png", "narrow png", "tiff tile"],
+)
+def test_a_picture_with_too_many_pixels_is_refused_before_it_is_decoded(
+    content: bytes, n_pixels: int, tmp_path: Path
+) -> None:
+    (tmp_path / "large").write_bytes(content)
+    with pytest.raises(InputError, match=rf"large has {n_pixels:,} pixels; a picture may have 50,000,000\."):
+        read(tmp_path / "large")
+
+
+def test_a_picture_file_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    with (tmp_path / "large.webp").open("wb") as file:
+        file.write(b"RIFF\0\0\0\0WEBPVP8L")
+        file.truncate(2 * 10**9)
+    with pytest.raises(InputError, match=r"large\.webp has 2,000,000,000 bytes; a picture may have 500,000,000\."):
+        read(tmp_path / "large.webp")
+
+
+def test_a_picture_is_converted_in_pieces_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    colors = Image.fromarray(rng.integers(0, 256, (61, 47, 4), np.uint8))
+    shades = Image.fromarray(rng.integers(0, 65536, (61, 47), np.uint16))
+    pictures = [(colors.convert(mode), mode) for mode in ("1", "L", "P", "RGB", "RGBA", "LA", "CMYK")]
+    for picture, name in [*pictures, (shades, "I;16")]:
+        picture.save(tmp_path / f"{name}.tiff")
+        whole = read(tmp_path / f"{name}.tiff")[0]
+        with monkeypatch.context() as changed:
+            changed.setattr(images, "_PIECE", 500)
+            np.testing.assert_array_equal(read(tmp_path / f"{name}.tiff")[0], whole, err_msg=name)
+
+
+MEMORY = """
+import re, sys
+from pathlib import Path
+from PIL import Image
+import numpy as np
+from distnum.datasets.images import read_images
+from distnum import InputError
+Image.init()
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+before = peak()
+try:
+    read_images(Path(sys.argv[1]), (28, 28), True, np.float64)
+except InputError:
+    pass
+print(peak() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells the peak of memory")
+@pytest.mark.parametrize(
+    ("mode", "name", "side"),
+    [("RGBA", "a.webp", 7070), ("CMYK", "a.jpg", 7070), ("I;16", "a.png", 7070), ("RGBA", "a.png", 13_300)],
+    ids=str,
+)
+def test_a_picture_takes_less_than_a_gigabyte(mode: str, name: str, side: int, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"webp": {"lossless": True}, "jpg": {"progressive": True}, "png": {}}[name[2:]]
+    Image.new(mode, (side, side)).save(tmp_path / name, **options)
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, tmp_path / name], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert int(done.stdout) < 10**9
+
+
 # --- arrays -------------------------------------------------------------------------
 
 
@@ -268,6 +360,9 @@ def _npy(header: str) -> bytes:
         pytest.param(b"\x93NUM", id="cut within its magic"),
         pytest.param(_npy("{'descr': '<f8', 'fortran_order': False, 'shape': (28, 28), }"), id="no numbers"),
         pytest.param(_npy("{'descr': '<f8', 'fortran_order': False, 'shape': (2199023255552, 784), }"), id="terabytes"),
+        pytest.param(
+            _npy("{'descr': '|u1', 'fortran_order': False, 'shape': (12, 10000000000000000000000), }"), id="huge"
+        ),
         pytest.param(
             _npy("{"),
             id="a header that breaks off",

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -342,6 +343,27 @@ BAD_NPZ = {
 def test_a_bad_npz_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.npz").write_bytes(content)
     assert "bad.npz" in refusal(lambda: load_data(tmp_path / "bad.npz"))
+
+
+@pytest.mark.parametrize("name", ["data.npz", "images", "images.gz"])
+def test_data_that_expand_to_more_than_the_memory_are_refused_before_they_are_read(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / name
+    if name == "data.npz":
+        zeros = np.zeros((60_000, 3000), np.uint8)
+        np.savez_compressed(path, x_train=zeros, y_train=zeros[:, 0], x_test=zeros[:1], y_test=zeros[:1, 0])
+        del zeros
+    else:
+        path.write_bytes(gzip.compress(idx_header(60_000, 3000)) if path.suffix else idx_header(60_000, 3000))
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=150_000_000))
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=r"reading it takes 0\.2 GB of memory, but this machine has 0\.1 GB left"):
+            (load_data if name == "data.npz" else read_idx)(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**26
+    finally:
+        tracemalloc.stop()
 
 
 def test_an_npz_with_an_incomplete_header_is_refused_by_name(tmp_path: Path) -> None:

@@ -234,6 +234,7 @@ class TestOnACluster:
         self, running: Running, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
         (tmp_path / "losses.py").write_text("def loss(w, batch):\n    return float(((w - 3) ** 2).sum())\n")
+        (tmp_path / ".env").write_text("PASSWORD=x")
         script = tmp_path / "fit.py"
         script.write_text(
             "import sys\nimport numpy as np\nimport distnum\nfrom losses import loss\n"
@@ -241,9 +242,10 @@ class TestOnACluster:
             "print(distnum.train(loss, np.zeros(4), steps=60, workers=2).params.round(2))\nsys.exit(7)\n"
         )
         assert main(["submit", *running.options(), "--script", str(script), "--", "--x", "1"]) == 7
-        printed = capfd.readouterr().out
-        assert "got ['--x', '1']" in printed
-        assert "[3. 3. 3. 3.]" in printed
+        printed = capfd.readouterr()
+        assert "got ['--x', '1']" in printed.out
+        assert "[3. 3. 3. 3.]" in printed.out
+        assert "distnum: WARNING: .env may be secret, and is sent with the script" in printed.err
 
     def test_a_stopped_training_is_saved_and_resumed_to_the_same_bits(
         self, running: Running, tmp_path: Path, capfd: pytest.CaptureFixture[str]

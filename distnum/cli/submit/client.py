@@ -7,9 +7,11 @@ dependencies must be installed there. The run stays on the head until ``fetch`` 
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, requires
@@ -20,13 +22,17 @@ from typing import Any
 
 from distnum.cli.submit.connection import Connection
 from distnum.cli.submit.follow import ENDED, follow, status_of
+from distnum.cli.submit.script_folder import remarks_on, sent_files
 from distnum.cli.submit.transfer import RUNS, run_argument, unpack
 from distnum.common.errors import InputError, TrainingError
 from distnum.common.requirements import REQUIREMENTS
+from distnum.common.text import first_line
 from distnum.storage.mirror import Mirror
 from distnum.storage.uris import is_uri, on_a_disk
 
 __all__ = ["Cluster", "Submission"]
+
+log = logging.getLogger("distnum")
 
 # Time for a stopped job to finish its step and save its state, before Ray kills it.
 _STOP_S = 600
@@ -75,6 +81,7 @@ class Cluster:
 
     def __init__(self, address: str, token_file: Path | None = None, ca_file: Path | None = None) -> None:
         self._connection = Connection(address, token_file, ca_file)
+        self._token_file = token_file
 
     def submit(self, arguments: Sequence[str], script: Path | None = None) -> Submission:
         """Start a command of distnum, or a script, on the cluster.
@@ -93,6 +100,7 @@ class Cluster:
             if not script.is_file():
                 raise InputError(f"script is {str(script)!r}, which is not found; it must be a Python file.")
             runtime_env["working_dir"] = str(script.resolve().parent)
+            self._warn_of_files(script.resolve().parent, runtime_env["excludes"])
             shown, out = [script.name, *arguments], ""
             command = ["script", *shown]
         else:
@@ -105,6 +113,16 @@ class Cluster:
             metadata={_COMMAND: shlex.join(shown), _OUT: out},
         )
         return self.job(number)
+
+    def _warn_of_files(self, folder: Path, excludes: Sequence[str]) -> None:
+        """Log a warning if files that look secret, or many bytes, are sent with a script."""
+        try:
+            files = sent_files(folder, excludes)
+            remarks = remarks_on(folder, files, self._token_file)
+        except (OSError, ValueError) as error:
+            raise InputError(f"script is in {str(folder)!r}, which cannot be sent: {first_line(error)}.") from None
+        for remark in remarks:
+            log.warning(remark)
 
     def _send(self, **job: Any) -> None:
         """Submit a job; retry while a cluster that has just started has no agent to run it."""
@@ -131,7 +149,8 @@ class Cluster:
         """Return all jobs that distnum has submitted to the cluster, newest first."""
         with self._connection.clear_errors():
             infos = self._connection.client.list_jobs()
-        submissions = [_submission(info) for info in infos if (info.metadata or {}).get(_COMMAND)]
+        ours = [info for info in infos if info.submission_id and (info.metadata or {}).get(_COMMAND)]
+        submissions = [_submission(info) for info in ours]
         return sorted(submissions, key=lambda job: job.number, reverse=True)
 
     def follow(self, number: str, write: Callable[[str], Any]) -> int:
@@ -196,7 +215,9 @@ class Cluster:
 
 def _submission(info: Any) -> Submission:
     metadata = info.metadata or {}
-    started = datetime.fromtimestamp(info.start_time / 1000, timezone.utc) if info.start_time else None
+    started = None
+    with suppress(ValueError, OverflowError, OSError):  # a time that is none
+        started = datetime.fromtimestamp(info.start_time / 1000, timezone.utc) if info.start_time else None
     return Submission(info.submission_id, status_of(info), metadata.get(_COMMAND, ""), metadata.get(_OUT, ""), started)
 
 

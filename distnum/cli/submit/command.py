@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from distnum.cli.output import DONE, INTERRUPTED, write_output
 from distnum.cli.scale import SCALE, check_resume
 from distnum.cli.train import RESUME, TRAIN
 from distnum.common.errors import InputError
-from distnum.common.text import print_remark
+from distnum.common.text import print_remark, printable
 from distnum.scaling.measurement import NOT_FOR_SCALE
 from distnum.storage.uris import check_no_password
 from distnum.training.config import Config
@@ -71,7 +72,7 @@ def submitted_command(options: argparse.Namespace) -> list[str]:
     if "address" in changes:
         raise InputError("address is given twice; the command runs on the cluster that it is submitted to.")
     ignored = NOT_FOR_SCALE if command == SCALE.name else ()
-    config = config_of_options(asked) if getattr(asked, "config", None) is not None else Config()
+    config = config_of_options(asked, on_a_cluster=True) if getattr(asked, "config", None) is not None else Config()
     merged = config.with_changes({name: value for name, value in changes.items() if name not in ignored})
     for name, location in (locations | {"data": merged.data}).items():
         if location == "":
@@ -128,11 +129,12 @@ def _submit(options: argparse.Namespace) -> int:
     if options.list:
         for job in cluster.jobs():
             began = f"{job.started:%Y-%m-%d %H:%M:%S}" if job.started else "-"
-            write_output(f"{job.number}  {job.status:<9}  {began:<19}  {job.command}")
+            # The fields come from the cluster, whose other users can write them.
+            write_output(printable(f"{job.number}  {job.status:<9}  {began:<19}  {job.command}"))
         return DONE
     if options.stop:
         job = cluster.stop(options.stop)
-        write_output(f"{job.number}  {job.status}")
+        write_output(printable(f"{job.number}  {job.status}"))
         return DONE
     if options.fetch:
         write_output(str(cluster.fetch(options.fetch, Path(options.to or f"runs/{options.fetch}"))))
@@ -144,7 +146,7 @@ def _submit(options: argparse.Namespace) -> int:
             write_output(number)
             return DONE
         print_remark(f"distnum: job {number} on {address}")
-    return _follow(cluster, number, f"distnum submit --address {address}", can_fetch=not options.script)
+    return _follow(cluster, number, f"distnum submit --address {shlex.quote(address)}", can_fetch=not options.script)
 
 
 def _follow(cluster: Cluster, number: str, submit: str, can_fetch: bool) -> int:

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
+from distnum.cli.submit.transfer import MOST_PACKED
 from distnum.common.errors import InputError, TrainingError
 from distnum.common.text import first_line
 from distnum.workers.ray_pool.ray_module import ray_module
@@ -19,6 +20,9 @@ from distnum.workers.ray_pool.ray_module import ray_module
 __all__ = ["Connection"]
 
 _CONNECT_TIMEOUT_S, _UPLOAD_TIMEOUT_S, _ANSWER_TIMEOUT_S = 10.0, 3600.0, 120.0
+
+# A packed run in base64, in lines that JSON escapes.
+_LARGEST_ANSWER = MOST_PACKED * 3 // 2
 
 # Parts of Ray that log how they pack and connect.
 _TALKATIVE = (
@@ -110,16 +114,34 @@ class Connection:
 
 def _client_class() -> Any:
     """Ray's client with timeouts; without them it would wait for ever for a head that is unreachable."""
+    from ray._private.ray_constants import DASHBOARD_CLIENT_MAX_SIZE as LARGEST_UPLOAD
     from ray.job_submission import JobSubmissionClient
 
     class Client(JobSubmissionClient):  # type: ignore[misc]
         def _do_request(self, *arguments: Any, data: Any = None, **options: Any) -> Any:
+            if data is not None and len(data) > LARGEST_UPLOAD:
+                raise InputError(
+                    f"script is in a folder of {len(data) / 2**20:.0f} MiB as packed, but Ray takes "
+                    f"{LARGEST_UPLOAD >> 20} MiB at most; list in its .rayignore what the script does not need."
+                )
             # An upload counts as connecting.
             connect_s = _CONNECT_TIMEOUT_S if data is None else _UPLOAD_TIMEOUT_S
             options.setdefault("timeout", (connect_s, _ANSWER_TIMEOUT_S))
+            options |= {"stream": True, "hooks": {"response": _read_bounded}}
             return super()._do_request(*arguments, data=data, **options)
 
     return Client
+
+
+def _read_bounded(response: Any, **options: Any) -> None:
+    """Read an answer into memory as ``requests`` itself does, but no more than a packed run can have."""
+    content = bytearray()
+    for piece in response.iter_content(2**16):
+        content += piece
+        if len(content) > _LARGEST_ANSWER:
+            response.close()
+            raise TrainingError(f"The cluster's answer has more than {_LARGEST_ANSWER >> 20} MiB; it is refused.")
+    response._content = bytes(content)
 
 
 @contextmanager
@@ -136,8 +158,11 @@ def _no_address_in_environment() -> Iterator[None]:
 def _check_address(address: str) -> None:
     """Raise ``InputError`` if this is no URL of a dashboard, or nothing listens there."""
     wanted = "it must be http://HEAD:8265, the address of the cluster's dashboard"
-    if "@" in address:
-        raise InputError("address holds a user name or password; give a token with --token-file instead.")
+    if set("@?#\\") & set(unquote(address)):
+        raise InputError(
+            "address holds a user name or password, a query or a fragment; it must be http://HEAD:8265. Give a token "
+            "with --token-file."
+        )
     try:
         parts = urlsplit(address)
         port = parts.port or (443 if parts.scheme == "https" else 80)

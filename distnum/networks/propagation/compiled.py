@@ -11,6 +11,8 @@ from typing import Any
 from numba import njit
 from numba.core import event
 
+from distnum.networks.propagation.code_cache import CodeCache
+
 __all__ = ["Kernel"]
 
 log = logging.getLogger("distnum")
@@ -50,7 +52,10 @@ class Kernel:
 
     def _compile(self, cache: bool) -> Any:
         _listen()
-        return njit(cache=cache, nogil=True, error_model="numpy")(self.function)
+        compiled = njit(nogil=True, error_model="numpy")(self.function)
+        if cache:
+            compiled._cache = CodeCache(self.function)  # as Numba's own cache=True does with its FunctionCache
+        return compiled
 
     def __call__(self, *arguments: Any) -> None:
         """Run the loop. If machine code cannot be written or read, compile without keeping it."""

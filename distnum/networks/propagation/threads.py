@@ -8,6 +8,7 @@ schedule.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -174,9 +175,10 @@ def on_threads(n_threads: int, call: Callable[[T], R], items: Sequence[T]) -> li
         with np.errstate(over="ignore", invalid="ignore"):  # a thread does not inherit it
             return call(item)
 
-    return list(_threads(n_threads).map(without_warnings, items))
+    return list(_threads(n_threads, os.getpid()).map(without_warnings, items))
 
 
 @cache
-def _threads(n_threads: int) -> ThreadPoolExecutor:
+def _threads(n_threads: int, pid: int) -> ThreadPoolExecutor:
+    """Threads of the process with this id: a copy of the process (fork) has none of them."""
     return ThreadPoolExecutor(n_threads)

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from distnum import InputError
+from distnum import InputError, TrainingError
 from distnum.cli.commands import COMMANDS
 from distnum.cli.main import main
 from distnum.cli.options import parsed
+from distnum.cli.submit.client import Cluster, Submission
 from distnum.cli.submit.command import submitted_command
 
 
@@ -26,6 +27,11 @@ from distnum.cli.submit.command import submitted_command
         (["evaluate", "run"], "command is 'evaluate'; on a cluster it must be train, resume or scale."),
         (["--list", "--steps", "3"], "'--steps' is given with --list"),
         (["--address", "user:pw@head:8265"], "address holds a user name or password"),
+        (["--address", "http://a%3Apw%40head:1"], "address holds a user name or password"),
+        (["--address", "http://head:8265/?token=pw"], "address holds a user name or password, a query or a fragment"),
+        (["--address", "http://head:8265#pw"], "address holds a user name or password, a query or a fragment"),
+        (["--address", "http:\\\\a:pw@head:8265"], "address holds a user name or password"),
+        (["--data", "https://host/x.npz?k=pw"], "data is an http address with more than a host"),
         (["--stop", ""], "stop is ''; it must be the ID of a job"),
         (["--out", ""], "out is ''; it must name a folder"),
         (["--workers", "0"], "workers is 0, which uses no Ray"),
@@ -45,6 +51,37 @@ def test_bad_options_are_refused_before_anything_is_sent(
     assert message in printed
     assert printed.count("\n") == 1
     assert "pw" not in printed
+
+
+HOSTILE = "\x1b]0;title\x07\x1b[31mred\x1b[0m\x9b2J\u202e\n\rforged"
+
+
+def test_the_list_of_jobs_has_a_printable_line_for_each(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [Submission(HOSTILE, HOSTILE, HOSTILE, "", None), Submission("7", "RUNNING", "train", "", None)]
+    monkeypatch.setattr(Cluster, "__init__", lambda self, *arguments: None)
+    monkeypatch.setattr(Cluster, "jobs", lambda self: jobs)
+    monkeypatch.setattr(Cluster, "stop", lambda self, number: jobs[0])
+    assert main(["submit", "--address", "http://head:8265", "--list"]) == 0
+    lines = capsys.readouterr().out.split("\n")
+    assert len(lines) == 3
+    assert all(line.isprintable() for line in lines)
+    assert lines[1].split() == ["7", "RUNNING", "-", "train"]
+    assert main(["submit", "--address", "http://head:8265", "--stop", "7"]) == 0
+    assert capsys.readouterr().out.removesuffix("\n").isprintable()
+
+
+def test_a_failure_that_the_cluster_reports_is_printable(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Cluster) -> None:
+        raise TrainingError(f"The cluster reports: {HOSTILE}")
+
+    monkeypatch.setattr(Cluster, "__init__", lambda self, *arguments: None)
+    monkeypatch.setattr(Cluster, "jobs", fail)
+    assert main(["submit", "--address", "http://head:8265", "--list"]) == 1
+    assert capsys.readouterr().err.removesuffix("\n").isprintable()
 
 
 def test_values_of_a_config_file_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from distnum.differentiation.objective import whole_gradient
 from distnum.networks.dense import Network
 from distnum.networks.propagation.objective import Propagation
 from distnum.networks.propagation.threads import Portion, follow, on_threads
+from tests.forks import in_copy
 
 CASES = [
     ("relu", (60,), 1e-4),
@@ -70,3 +73,12 @@ def test_an_error_in_a_block_reaches_the_caller(n_threads: int) -> None:
 
 def test_results_of_threads_are_in_the_order_of_the_items() -> None:
     assert on_threads(3, lambda item: item * item, range(20)) == [item * item for item in range(20)]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_copy_of_the_process_has_threads_of_its_own() -> None:
+    def square_all() -> list[int]:
+        return on_threads(3, lambda item: item * item, range(5))
+
+    assert square_all() == [0, 1, 4, 9, 16]
+    assert in_copy(square_all) == "[0, 1, 4, 9, 16]"

@@ -1,0 +1,190 @@
+"""Training in a program that does other things too: threads, forks, several trainings at once, Ray of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.ray
+
+BEGIN = """
+import os, sys, threading
+import numpy as np
+import distnum
+
+def loss(w, batch):
+    return float(np.sum((w - 3) ** 2))
+
+def trained(workers=2, **options):
+    return distnum.train(loss, np.zeros(4), steps=20, workers=workers, **options).params_sha256
+
+def error_of(call, *arguments, **options):
+    try:
+        return call(*arguments, **options)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+"""
+
+
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """An empty folder for temporary files."""
+    with tempfile.TemporaryDirectory(prefix="d", dir="/tmp") as name:
+        yield Path(name)
+
+
+def output(code: str, temporary: Path) -> list[str]:
+    """What a program prints, which must end well within two minutes and leave no file."""
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    command = [sys.executable, "-c", BEGIN + code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not list(temporary.glob("distnum-*"))
+    return done.stdout.splitlines()
+
+
+def test_trainings_at_once_share_a_session_and_give_the_same_bits(temporary: Path) -> None:
+    lines = output(
+        """
+alone = trained(workers=0)
+results = []
+threads = [threading.Thread(target=lambda n=n: results.append(trained(n))) for n in (2, 3, 0)]
+first, second = (distnum.steps(loss, np.zeros(4), steps=20, workers=2) for _ in range(2))
+print(next(first).step, next(second).step)
+for thread in threads:
+    thread.start()
+print(next(first).step, next(second).step)
+first.close()
+print(next(second).step)
+for thread in threads:
+    thread.join()
+print(results == [alone] * 3, results)
+print(max(step.step for step in second))
+""",
+        temporary,
+    )
+    assert lines[0:3] == ["1 1", "2 2", "3"]
+    assert lines[3].startswith("True"), lines[3]
+    assert lines[4] == "20"
+
+
+def test_a_generator_left_unfinished_at_exit_leaves_nothing(temporary: Path) -> None:
+    code = """
+generator = distnum.steps(loss, np.zeros(4), steps=10_000, workers=2)
+print(next(generator).step)
+"""
+    assert output(code, temporary) == ["1"]
+
+
+def test_a_copy_of_the_process_is_told_why_and_does_no_harm(temporary: Path) -> None:
+    lines = output(
+        """
+alone = trained(workers=0)
+generator = distnum.steps(loss, np.zeros(4), steps=10_000, workers=2)
+next(generator)
+pid = os.fork()
+if pid == 0:
+    print(trained(workers=0) == alone, error_of(trained), flush=True)
+    sys.exit(3)  # with the interpreter's usual end
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), next(generator).step)
+generator.close()
+print(trained() == alone)
+""",
+        temporary,
+    )
+    assert lines[0].startswith("True InputError: workers cannot be used in this process: it is a copy (fork) of one")
+    assert lines[1:] == ["3 2", "True"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_children_of_multiprocessing_can_train(method: str, temporary: Path, tmp_path: Path) -> None:
+    code = """
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+if __name__ == "__main__":
+    alone = trained(workers=0)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(sys.argv[1])) as executor:
+        print(executor.submit(trained).result() == alone)
+    with multiprocessing.get_context(sys.argv[1]).Pool(1) as pool:  # of daemonic processes
+        print(pool.apply(trained) == alone)
+"""
+    (tmp_path / "program.py").write_text(BEGIN + code)
+    command = [sys.executable, str(tmp_path / "program.py"), method]
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "True\nTrue\n")
+
+
+@pytest.mark.slow
+def test_a_network_trains_in_a_copy_of_a_process_that_has_trained_one(temporary: Path) -> None:
+    code = """
+def network(workers):
+    return distnum.train(hidden=16, steps=3, workers=workers, threads_per_worker=2).params_sha256
+alone = network(0)
+pid = os.fork()
+if pid == 0:
+    print(network(0) == alone, network(1) == alone, flush=True)
+    sys.exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    assert output(code, temporary) == ["True True", "0"]
+
+
+@pytest.mark.slow
+def test_the_program_may_shut_down_and_begin_ray_itself(temporary: Path) -> None:
+    lines = output(
+        """
+import ray
+alone = trained(workers=0)
+generator = distnum.steps(loss, np.zeros(4), steps=10_000, workers=2)
+next(generator)
+ray.shutdown()
+print(error_of(next, generator))
+print(trained() == alone)
+ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="error", log_to_driver=False)
+print(trained() == alone, ray.get(ray.put(5)))
+print(error_of(trained, address="127.0.0.1:1"))
+ray.shutdown()
+print(trained() == alone)
+""",
+        temporary,
+    )
+    assert lines[0].startswith("LostError: "), lines[0]
+    assert "ray.shutdown" in lines[0]
+    assert lines[1:3] == ["True", "True 5"]
+    assert lines[3].startswith("InputError: address is '127.0.0.1:1', where no Ray cluster can be reached")
+    assert lines[4] == "True"
+
+
+@pytest.mark.slow
+def test_training_where_an_event_loop_runs(temporary: Path) -> None:
+    code = """
+import asyncio
+async def main():
+    return trained(), await asyncio.to_thread(trained, progress=False)
+print(asyncio.run(main()) == (trained(workers=0),) * 2)
+"""
+    assert output(code, temporary) == ["True"]
+
+
+@pytest.mark.slow
+def test_a_generator_may_be_closed_by_another_thread(temporary: Path) -> None:
+    code = """
+from threadpoolctl import threadpool_info
+before = threadpool_info()
+box = [distnum.steps(loss, np.zeros(4), steps=10_000, workers=2)]
+next(box[0])
+thread = threading.Thread(target=box.clear)
+thread.start()
+thread.join()
+print(trained() == trained(workers=0), threadpool_info() == before)
+"""
+    assert output(code, temporary) == ["True True"]
