@@ -102,7 +102,7 @@ def kinds(folder: Path) -> dict[str, Reader]:
         "message": Reader(
             lambda content, folder: unpacked_reply(content),
             [packed_reply(_reply())],
-            errors=(ValueError, RecursionError),
+            errors=(ValueError,),
         ),
         "machine code": Reader(lambda content, folder: _read_machine_code(index, content, folder), [code]),
         "code index": Reader(lambda content, folder: _read_machine_code(content, code, folder), [index]),

@@ -4,8 +4,10 @@
 - ``gather``: what happens in a turn, also when a worker dies or is late, with ``backlog`` (tiles
   that are left), ``pending`` (replies that are due) and ``deadlines``.
 - ``roster``, ``starting``: the workers that there are, and their replacement.
-- ``channel``, ``actor``: messages, and the worker's side of them. ``shared_memory``: mapped files.
-- ``session``, ``ray_module``, ``address``, ``streams``, ``cluster``: Ray itself.
+- ``channel``, ``messages``, ``actor``: messages, and the worker's side of them. ``reasons``: why a worker
+  failed. ``shared_memory``: mapped files.
+- ``session``, ``folder``, ``ray_module``, ``address``, ``streams``, ``cluster``: Ray itself.
+- ``watch``, ``guarded``: calls of Ray that end when its servers are lost.
 
 The ``ray`` package is imported in ``ray_module.py`` and inside the actors only. Imports ``workers``
 and ``common``.

@@ -107,7 +107,10 @@ def _packed(fields: Mapping[str, Any]) -> bytes:
 
 def _unpacked(message: bytes) -> dict[str, Any]:
     begin = _LENGTH_BYTES + int.from_bytes(message[:_LENGTH_BYTES], "little")
-    fields = json.loads(message[_LENGTH_BYTES:begin])
+    try:
+        fields = json.loads(message[_LENGTH_BYTES:begin])
+    except RecursionError:
+        raise ValueError("no message: it is nested too deeply") from None
     if not isinstance(fields, dict):
         raise ValueError("no message: it holds no object")
     for name, value in fields.items():

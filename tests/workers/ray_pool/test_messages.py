@@ -55,7 +55,8 @@ class Executes:
 
 def test_a_pickled_message_is_refused_and_not_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for message in (pickle.dumps(Executes()), b"", b"\x02\0\0\0[]", b"\x02\0\0\0{}more", b"\xff" * 40):
+    nested = (200_000).to_bytes(4, "little") + b"[" * 200_000
+    for message in (pickle.dumps(Executes()), nested, b"", b"\x02\0\0\0[]", b"\x02\0\0\0{}more", b"\xff" * 40):
         for unpacked in (unpacked_task, unpacked_reply):
             with pytest.raises(ValueError):  # noqa: PT011 (several kinds of it)
                 unpacked(message)
