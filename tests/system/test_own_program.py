@@ -157,8 +157,7 @@ print(trained() == alone)
 """,
         temporary,
     )
-    assert lines[0].startswith("LostError: "), lines[0]
-    assert "ray.shutdown" in lines[0]
+    assert lines[0].startswith("TrainingError: Ray was shut down by the program (ray.shutdown)"), lines[0]
     assert lines[1:3] == ["True", "True 5"]
     assert lines[3].startswith("InputError: address is '127.0.0.1:1', where no Ray cluster can be reached")
     assert lines[4] == "True"

@@ -215,11 +215,13 @@ def test_a_training_whose_ray_session_is_lost_saves_its_state_and_ends(
 ) -> None:
     out = tmp_path / "run"
     endless = ["--hidden", "8", "--steps", "1000000", "--batch-size", "20", "--workers", "2", "--out", "run"]
-    with started("train", *endless, cwd=tmp_path) as process:
+    temporary = Path(tempfile.mkdtemp(prefix="dn", dir="/tmp"))  # names of sockets must be short
+    with started("train", *endless, cwd=tmp_path, env={**os.environ, "TMPDIR": str(temporary)}) as process:
         wait_for(lambda: checkpoints(out), 90, "a checkpoint")
         children = descendants(process)
         next(child for child in children if child.name() == server).send_signal(number)
         _, stderr = process.communicate(timeout=40)
+    temporary.rmdir()  # which fails unless it is empty
     assert process.returncode == 1, stderr
     assert reason in stderr.splitlines()[-1], stderr
     assert stderr.rstrip().endswith("The run is saved. Continue with: distnum resume run")

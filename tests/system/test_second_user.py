@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from distnum.common.errors import InputError
+from distnum.workers.ray_pool.address import cluster_address
 from tests.second_user import as_other_user, needs_root
 from tests.system.processes import checkpoints, descendants, run, sha256, started, wait_for
 
@@ -114,14 +117,12 @@ def test_what_another_user_leaves_for_us_neither_leads_us_elsewhere_nor_stops_us
             patch.delenv("RAY_ADDRESS", raising=False)
             done = run(*TRAIN, "--out", "run", cwd=tmp_path)
             assert done.returncode == 0, done.stderr
-            refused = run(*TRAIN, "--address", "auto", "--out", "other", cwd=tmp_path)
+            with contextlib.suppress(InputError):  # unless a cluster of this user runs here
+                assert cluster_address("auto") != address
         trap.settimeout(0)
         with pytest.raises(BlockingIOError):  # nobody has connected
             trap.accept()
     assert sorted(temporary.rglob("*")) == planted
-    if refused.returncode != 0:  # a cluster of this user may run here
-        assert refused.returncode == 2
-        assert "address is 'auto'" in refused.stderr
     alone = run(*TRAIN, "--workers", "0", "--out", "alone", cwd=tmp_path)
     assert alone.returncode == 0
     assert sha256(tmp_path / "run") == sha256(tmp_path / "alone")

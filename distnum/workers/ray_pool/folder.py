@@ -19,7 +19,7 @@ from pathlib import Path
 from distnum.common.cleanup import end_attendant, start_cleanup
 from distnum.common.errors import TrainingError
 
-__all__ = ["SessionFolder", "session_folder"]
+__all__ = ["SessionFolder", "cleaned_up", "session_folder"]
 
 # The longest path that Ray makes below its folder; the process id is added.
 _LONGEST_SOCKET = "/distnum-12345678/ray/session_2000-01-01_00-00-00_000000_/sockets/plasma_store"
@@ -71,17 +71,13 @@ class SessionFolder:
 
 
 @contextlib.contextmanager
-def session_folder(mark: str) -> Iterator[SessionFolder]:
+def session_folder() -> Iterator[SessionFolder]:
     """Make the folder of a session, with a new token in it, and remove it at the end.
-
-    A process of its own removes it if this process is killed, together with the processes that have the text ``mark``
-    in their environment.
 
     Raises:
         TrainingError: No folder can be made.
     """
     path, pid = _make_folder(), os.getpid()
-    cleanup = start_cleanup(mark, str(path))
     try:
         folder = SessionFolder(path, os.lstat(path))
         folder.check()
@@ -91,9 +87,23 @@ def session_folder(mark: str) -> Iterator[SessionFolder]:
         yield folder
     finally:
         if os.getpid() == pid:  # not in a copy of this process
-            if cleanup is not None:
-                end_attendant(cleanup)
             shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def cleaned_up(folder: SessionFolder, mark: str) -> Iterator[None]:
+    """At the end, or when this process is killed, end the processes with a mark and remove the session's folder.
+
+    Args:
+        folder: The folder.
+        mark: Text in the environment of the processes.
+    """
+    cleanup, pid = start_cleanup(mark, str(folder.path)), os.getpid()
+    try:
+        yield
+    finally:
+        if cleanup is not None and os.getpid() == pid:
+            end_attendant(cleanup)
 
 
 def _make_folder() -> Path:

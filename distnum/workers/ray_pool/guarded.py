@@ -49,11 +49,11 @@ class GuardedRay:
             LostError: The cluster is lost.
             TrainingError: The user's program has shut Ray down.
         """
-        self._watch.check()
         if not self.connected:  # Ray would start a session by itself
             raise TrainingError(
                 "Ray was shut down by the program (ray.shutdown) while it computed; call that after the training only."
             )
+        self._watch.check()
 
     def put(self, value: Any) -> Any:
         """``ray.put``."""

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import os
 import pickle
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -243,6 +244,10 @@ def _fixed(n_workers: int, n_threads: int) -> Callable[[int, int], WorkerCounts]
 
 def _put(ray: Any, setup: Setup) -> Any:
     """Ray's reference of a setup that has been sent to its object store."""
+    script = sys.modules.get("__mp_main__")
+    if script is not None:
+        # The program's script in a child of multiprocessing, which workers cannot import.
+        ray.cloudpickle.register_pickle_by_value(script)
     try:
         return ray.put(setup)
     except (TypeError, ValueError, pickle.PicklingError) as error:

@@ -169,15 +169,18 @@ def shutdown_awaited(ray: Any, timeout_s: float) -> Iterator[None]:
         if _shutting_down is not None:
             _shutting_down.join(timeout_s)
             if _shutting_down.is_alive():
-                atexit.unregister(ray.shutdown)  # it would not return either
+                abandon(ray)  # at the end of the program, it would wait for its servers again
 
 
 def abandon(ray: Any) -> None:
-    """Let this process end without ending Ray: it is a copy (fork) of the process that uses Ray.
+    """Let this process end without ending Ray: it is a copy (fork) of Ray's process, or the servers are lost.
 
-    Ray would end the other process's session, and its objects would wait for threads that run there only.
+    Ray would end the other process's session, and its objects would wait for threads or servers that are not there.
     """
     atexit.unregister(ray.shutdown)
+    worker: Any = sys.modules.get("ray._private.worker")
+    if sys.excepthook is getattr(worker, "custom_excepthook", None):  # it reports an exception to the servers
+        sys.excepthook = getattr(worker, "normal_excepthook", sys.__excepthook__)
     with contextlib.suppress(AttributeError):
         for owner in (ray._private.state.state, ray._private.worker.global_worker):
             for kept in list(vars(owner).values()):

@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from distnum.common.errors import InputError, TrainingError
 from distnum.workers.ray_pool.address import check_address, cluster_address, has_token, same_cluster, unreachable
-from distnum.workers.ray_pool.folder import session_folder
+from distnum.workers.ray_pool.folder import cleaned_up, session_folder
 from distnum.workers.ray_pool.ray_module import (
     Connection,
     abandon,
@@ -231,8 +231,10 @@ def _started(n_cpus: int, n_workers: int, meanwhile: Callable[[], object]) -> _S
     name, value = "DISTNUM_SESSION", uuid4().hex
     with contextlib.ExitStack() as stack:
         ray = stack.enter_context(ray_module(environment, required))
+        # Outside the shutdown: until its end, the driver's part of Ray makes its folder again.
+        folder = stack.enter_context(session_folder())
         stack.enter_context(shutdown_awaited(ray, _SHUTDOWN_S))
-        folder = stack.enter_context(session_folder(f"{name}={value}"))
+        stack.enter_context(cleaned_up(folder, f"{name}={value}"))
         mark = {name: value, "RAY_AUTH_TOKEN": None, "RAY_AUTH_TOKEN_PATH": str(folder.token)}
         options: dict[str, Any] = {"address": "local", "num_cpus": max(n_cpus, os.cpu_count() or 1)}
         options |= {"object_store_memory": _STORE_BYTES}
