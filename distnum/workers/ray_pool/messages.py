@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import struct
 from collections.abc import Mapping
@@ -24,8 +25,8 @@ from distnum.workers.worker import Task
 __all__ = ["RayTask", "from_this_user", "packed_reply", "packed_task", "unpacked_reply", "unpacked_task"]
 
 _LENGTH_BYTES = 4
-# Kinds of array elements that may be sent: booleans, integers, real and complex numbers.
-_KINDS = "biufc"
+# Types of array elements that may be sent: booleans, integers, real and complex numbers.
+_DTYPE = re.compile("[<>|][biufc][0-9]{1,2}")
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def _packed(fields: Mapping[str, Any]) -> bytes:
     for name, value in fields.items():
         if isinstance(value, (np.ndarray, np.generic)):
             array = np.asarray(value)
-            if array.dtype.kind not in _KINDS:
+            if not _DTYPE.fullmatch(array.dtype.str):
                 raise TypeError(f"{name} is an array of {array.dtype}; it must be one of numbers")
             header[name] = {"dtype": array.dtype.str, "shape": array.shape}
             contents.append(array.tobytes())
@@ -116,11 +117,11 @@ def _unpacked(message: bytes) -> dict[str, Any]:
     for name, value in fields.items():
         if isinstance(value, dict):
             try:
+                if not _DTYPE.fullmatch(value["dtype"]):  # NumPy would evaluate other texts
+                    raise ValueError(f"no message: {name} is an array of {value['dtype']}")
                 dtype, shape = np.dtype(value["dtype"]), tuple(map(int, value["shape"]))
             except (KeyError, TypeError) as error:
                 raise ValueError(f"no message: {name} is no array: {error}") from None
-            if dtype.kind not in _KINDS:
-                raise ValueError(f"no message: {name} is an array of {dtype}")
             end = begin + dtype.itemsize * prod(shape)
             # A copy, as the bytes cannot be written. A scalar of NumPy is an array without dimensions.
             fields[name] = np.frombuffer(message[begin:end], dtype).reshape(shape).copy()[()]

@@ -56,7 +56,17 @@ class Executes:
 def test_a_pickled_message_is_refused_and_not_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     nested = (200_000).to_bytes(4, "little") + b"[" * 200_000
-    for message in (pickle.dumps(Executes()), nested, b"", b"\x02\0\0\0[]", b"\x02\0\0\0{}more", b"\xff" * 40):
+    text = b'{"value": {"dtype": ",f8", "shape": [0]}}'
+    odd_type = len(text).to_bytes(4, "little") + text
+    for message in (
+        pickle.dumps(Executes()),
+        nested,
+        odd_type,
+        b"",
+        b"\x02\0\0\0[]",
+        b"\x02\0\0\0{}more",
+        b"\xff" * 40,
+    ):
         for unpacked in (unpacked_task, unpacked_reply):
             with pytest.raises(ValueError):  # noqa: PT011 (several kinds of it)
                 unpacked(message)
