@@ -1,4 +1,8 @@
-"""Formulas of the smooth activations: values, changes without cancellation, Taylor series."""
+"""Formulas of the smooth activations: values, changes without cancellation, Taylor series.
+
+All functions are elementwise. ``a`` are pre-activations, ``d`` their changes. The *constants* of an activation are
+what its change needs of ``a`` alone.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +32,7 @@ def own_constants(a: Array) -> tuple[Array, Array]:
 
 
 def tanh_change(a: Array, d: Array) -> Array:
+    """Return ``tanh(a + d) - tanh(a)``."""
     # tanh(a + d) - tanh(a) = (1 - z²) t / (1 + z t), where z = tanh(a), t = tanh(d).
     g, z = tanh_constants(a)
     t = np.tanh(d)
@@ -35,12 +40,14 @@ def tanh_change(a: Array, d: Array) -> Array:
 
 
 def tanh_constants(a: Array) -> tuple[Array, Array]:
+    """Return the derivative and the value of tanh at ``a``."""
     # 1 - z² = 1 / cosh²(a), which does not cancel where z is near 1.
     limit = a.dtype.type(0.45 * np.log(np.finfo(a.dtype).max))  # so that cosh² stays finite
     return 1 / np.cosh(np.clip(a, -limit, limit)) ** 2, np.tanh(a)
 
 
 def tanh_taylor(a: Array, n: int) -> Array:
+    """Return the first ``n`` Taylor coefficients of tanh at ``a`` without the value, shape ``(n, *a.shape)``."""
     # z' = 1 - z², so (k + 1) z_(k+1) = -sum_i z_i z_(k-i).
     series = np.empty((n + 1, *a.shape), a.dtype)
     series[1], series[0] = tanh_constants(a)
@@ -50,11 +57,13 @@ def tanh_taylor(a: Array, n: int) -> Array:
 
 
 def sigmoid(a: Array) -> Array:
+    """Return ``1 / (1 + exp(-a))``, without overflow."""
     e = np.exp(-np.abs(a))
     return np.where(a >= 0, 1, e) / (1 + e)
 
 
 def sigmoid_change(a: Array, d: Array) -> Array:
+    """Return ``sigmoid(a + d) - sigmoid(a)``."""
     # s(a + d) - s(a) = s(a) s(-a) e / (1 + s(a) e), where s is the sigmoid and e = expm1(d).
     g, s = sigmoid_constants(a)
     e = np.expm1(d)
@@ -62,11 +71,13 @@ def sigmoid_change(a: Array, d: Array) -> Array:
 
 
 def sigmoid_constants(a: Array) -> tuple[Array, Array]:
+    """Return the derivative and the value of the sigmoid at ``a``."""
     s = sigmoid(a)
     return s * sigmoid(-a), s
 
 
 def sigmoid_taylor(a: Array, n: int) -> Array:
+    """Return the first ``n`` Taylor coefficients of the sigmoid at ``a`` without the value, as ``tanh_taylor``."""
     # s' = s - s², so (k + 1) s_(k+1) = s_k - sum_i s_i s_(k-i).
     series = np.empty((n + 1, *a.shape), a.dtype)
     series[1], series[0] = sigmoid_constants(a)
@@ -76,19 +87,23 @@ def sigmoid_taylor(a: Array, n: int) -> Array:
 
 
 def softplus(a: Array) -> Array:
+    """Return ``log(1 + exp(a))``, without overflow."""
     return np.maximum(a, 0) + np.log1p(np.exp(-np.abs(a)))
 
 
 def softplus_change(a: Array, d: Array) -> Array:
+    """Return ``softplus(a + d) - softplus(a)``."""
     # log(1 + e^(a + d)) - log(1 + e^a) = log1p(s(a) expm1(d)), where s is the sigmoid.
     return np.log1p(sigmoid(a) * np.expm1(d))
 
 
 def softplus_constants(a: Array) -> tuple[Array, Array]:
+    """Return the derivative of softplus at ``a``, and zeros."""
     return own_constants(sigmoid(a))
 
 
 def softplus_taylor(a: Array, n: int) -> Array:
+    """Return the first ``n`` Taylor coefficients of softplus at ``a`` without the value, as ``tanh_taylor``."""
     # The derivative of softplus is the sigmoid.
     series = np.empty((n, *a.shape), a.dtype)
     series[0] = sigmoid(a)

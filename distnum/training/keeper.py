@@ -81,9 +81,9 @@ class Keeper:
             self._close()
         except BaseException as ended:
             try:
-                if self._state.step > state.step:
-                    self._save(self._state, now=True)
-                if isinstance(ended, LostError) and self._run is not None:
+                saved = self._state.step <= state.step or self._save(self._state, now=True)
+                # Without a step the run is removed.
+                if isinstance(ended, LostError) and self._run is not None and saved and self._state.step > 0:
                     # Now, as the end of a Ray session without its servers takes seconds.
                     text = f"{ended} The run is saved; continue with: distnum resume {shlex.quote(self._run.name)}"
                     self.event(Event("lost", text, self._state.step))
@@ -154,9 +154,9 @@ class Keeper:
                 return False
         return True
 
-    def _save(self, state: State, now: bool = False) -> None:
-        """Write a checkpoint; with ``now`` it is on the disk when this returns."""
-        self._write(lambda run: self._start_saving(run, state, now), state.step)
+    def _save(self, state: State, now: bool = False) -> bool:
+        """Write a checkpoint; with ``now`` it is on the disk when this returns. Return whether there was no error."""
+        return self._write(lambda run: self._start_saving(run, state, now), state.step)
 
     def _start_saving(self, run: RunFolder, state: State, now: bool) -> None:
         self._finish_saving()

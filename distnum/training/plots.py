@@ -22,6 +22,11 @@ BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#BBBBBB"
 
 
 def new_figure(width: float, height: float) -> Any:
+    """Return an empty Matplotlib figure that belongs to no window; width and height in inches.
+
+    Raises:
+        InputError: Matplotlib is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -107,6 +112,11 @@ def plot_weights(model: Model, initial: NDArray[np.floating], path: Path, most_u
 
 
 def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure to a file, in the format that its name ends with, by default PNG.
+
+    Raises:
+        InputError: The file cannot be written, or has a format that Matplotlib does not know.
+    """
     picture = BytesIO()
     try:
         figure.savefig(picture, dpi=150, format=path.suffix.lstrip(".") or "png")

@@ -11,7 +11,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from tests.chaos.places import HEAD, Namespaces, Raylets, SmallDisk
@@ -72,8 +72,8 @@ class Faults:
         time.sleep(self._random.uniform(shortest_s, longest_s))
         return send(pid, signal.SIGCONT)
 
-    def _kill_driver(self, run: Run) -> None:
-        pids = run.worker_pids()
+    def _kill_driver(self, run: Run, cut_off: Collection[int] = ()) -> None:
+        pids = [pid for pid in run.worker_pids() if pid not in cut_off]
         time.sleep(self._random.uniform(0, 0.05))
         run.kill()
         wait_until_ended(pids, "a worker")
@@ -215,7 +215,7 @@ class ClusterFaults(Faults):
     def _lose_node_at_the_start(self, run: Run) -> bool:
         """Lose a node while a run is resumed: Ray still places workers there."""
         self._with_nodes(run)
-        self._kill_driver(run)
+        self._kill_driver(run, self._cluster.workers_cut_off())
         self._cluster.lose_node()
         run.begin()
         return True

@@ -110,6 +110,10 @@ class Raylets:
         node = psutil.Process(self._started[number].pid)
         return {child.pid for child in node.children(recursive=True) if is_worker(child.pid)}
 
+    def workers_cut_off(self) -> set[int]:
+        """Return the process ids of workers on lost nodes, to which no news comes."""
+        return set().union(*(self.workers(number) for number in self._lost if number in self._started))
+
     def others(self) -> list[int]:
         """Return the numbers of the nodes that run, without the head."""
         return [number for number in OTHERS if number not in self._lost and self.server(number, "raylet")]

@@ -49,8 +49,8 @@ class Reader:
     errors: tuple[type[Exception], ...] = (InputError, CheckpointError, TrainingError)
 
 
-def fuzz(name: str, reader: Reader, n_inputs: int, folder: Path, seed: int = 0, first: int = 0) -> None:
-    """Read damaged files of one kind.
+def fuzz(name: str, reader: Reader, n_inputs: int, folder: Path, seed: int = 0, first: int = 0) -> int:
+    """Read damaged files of one kind; return how many of them were refused.
 
     Args:
         name: The kind.
@@ -67,6 +67,7 @@ def fuzz(name: str, reader: Reader, n_inputs: int, folder: Path, seed: int = 0, 
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # Linux: resets the peak to the present memory
     before = _peak_bytes()
+    n_refused = 0
     for number in range(first, first + n_inputs):
         content = reader.wrap(damaged(reader.corpus, Random(f"{seed} {name} {number}")))
         started = time.monotonic()
@@ -75,6 +76,7 @@ def fuzz(name: str, reader: Reader, n_inputs: int, folder: Path, seed: int = 0, 
             with _at_most(MOST_S):
                 reader.read(content, folder)
         except reader.errors as error:
+            n_refused += 1
             ours = isinstance(error, (InputError, TrainingError))
             problem = f"the message {str(error)!r:.300}" if ours and _acts(str(error).strip()) else ""
         except _TooLong:
@@ -87,6 +89,7 @@ def fuzz(name: str, reader: Reader, n_inputs: int, folder: Path, seed: int = 0, 
             problem = f"{added:,} bytes of memory"
         if problem:
             raise Failed(f"{name}, input {number} of seed {seed}, gave {problem}. Its bytes: {content[:300]!r}")
+    return n_refused
 
 
 def _acts(message: str) -> bool:

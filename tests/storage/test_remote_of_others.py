@@ -67,8 +67,11 @@ def test_an_odd_lock_does_not_stop_a_run(uri: str, monkeypatch: pytest.MonkeyPat
     fs, root = fsspec.core.url_to_fs(uri)
     fs.makedirs(root, exist_ok=True)
     fs.pipe_file(f"{root}/.lock", content.encode())
+    mirror = Mirror(uri)
     with deadline():
-        Mirror(uri).acquire()
+        mirror.acquire()
+    assert json.loads(fs.cat_file(f"{root}/.lock"))["pid"] == os.getpid()
+    mirror.close()
 
 
 def test_a_lock_of_a_clock_that_is_ahead_counts_while_it_is_renewed(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,9 @@ KINDS = ["checkpoint", "state", "slices", "idx", "idx.gz", "idx in gz", "npz", "
 KINDS += ["config", "run", "model", "metrics", "result", "scaling", "lock", "message", "machine code", "code index"]
 KINDS += ["archive", "files in archive", "log", "jobs", "text", "uri"]
 
+# Damage of these is no error: the file counts as missing, is made again, or any text is printable.
+PASSED_OVER = {"result", "lock", "machine code", "code index", "text"}
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Reader], Path]:
@@ -34,7 +37,8 @@ def test_all_kinds_are_read_here(made: tuple[dict[str, Reader], Path]) -> None:
 @pytest.mark.filterwarnings("ignore:Reading `.npy` or `.npz` file required additional header parsing")
 @pytest.mark.parametrize("name", KINDS)
 def test_damaged_files_give_clear_errors(name: str, made: tuple[dict[str, Reader], Path]) -> None:
-    fuzz(name, made[0][name], 60, made[1])
+    n_refused = fuzz(name, made[0][name], 60, made[1])
+    assert (n_refused == 0) == (name in PASSED_OVER)
 
 
 def test_the_seed_the_kind_and_the_number_determine_a_file() -> None:

@@ -168,7 +168,7 @@ class TestAnotherUser:
             (home / "mark").write_text(MARK)
             (home / "pids").write_text(f"{victim.pid}\n")
             for name in ("token", "head.log"):
-                (home / name).symlink_to("/root/planted")
+                (home / name).symlink_to(Path.home() / "planted")
 
         with killed_at_the_end(process(MARK)) as victim:
             assert as_other_user(plant) == "None"

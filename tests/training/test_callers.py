@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import logging
+import logging.handlers
 import os
 import random
 import signal
@@ -219,6 +220,10 @@ def test_an_event_without_an_error_stream_is_passed_over(
         monkeypatch.setattr(logging.getLogger(name), "handlers", [])
     monkeypatch.setattr(sys, "stderr", make())
     log_event(Event("worker_lost", "lost", 3))
+    reached = logging.handlers.BufferingHandler(10)
+    monkeypatch.setattr(logging.getLogger("distnum"), "handlers", [reached])
+    log_event(Event("worker_lost", "lost", 3))
+    assert [record.getMessage() for record in reached.buffer] == ["step 3: lost"]
 
 
 def test_a_bar_keeps_the_streams_that_a_callback_has_replaced(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,8 +38,8 @@ def cluster_address(address: str | None) -> str | None:
 def _running_cluster() -> str:
     """The cluster of a Ray node that this user runs on this machine.
 
-    Ray itself would look at the nodes of all users, and in ``/tmp/ray/ray_current_cluster``: another user could make
-    us connect to a server of theirs, and send it our token.
+    Ray itself would also take a node of another user, or the address in ``/tmp/ray/ray_current_cluster``, which
+    everybody can write. Another user could so receive this user's token.
     """
     import psutil
 

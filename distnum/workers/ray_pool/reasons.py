@@ -18,8 +18,8 @@ __all__ = ["cause_of", "crash_file", "n_oom_kills", "reason_of", "record_crashes
 _MOST_BYTES = 1_000_000
 _MOST_CHARACTERS = 300
 
-# What the system calls the death of a process without a trace, in Ray's words and in ours.
-_WITHOUT_A_TRACE = re.compile(r"Worker unexpectedly exits with a connection error code 2\. End of file\.?")
+# Ray's text for a process that ended without giving a reason, and the sentences that replace it.
+_NO_REASON = re.compile(r"Worker unexpectedly exits with a connection error code 2\. End of file\.?")
 _ENDED_AT_ONCE = "its process ended at once: it was killed by a signal, or the function ended it (os._exit)."
 _OUT_OF_MEMORY = "its process ended when the system was out of memory and killed a process; try fewer workers."
 _WRAPPER = "Worker exits unexpectedly. "
@@ -104,7 +104,7 @@ def reason_of(error: BaseException, worker: Any = None, here: str = "") -> str:
             reason = text.split(mark, 1)[1].split(" Some common causes", 1)[0]
             reason = reason.removeprefix(_WRAPPER)[:_MOST_CHARACTERS]
             break
-    if worker is None or not (isinstance(error, ConnectionError) or _WITHOUT_A_TRACE.search(reason)):
+    if worker is None or not (isinstance(error, ConnectionError) or _NO_REASON.search(reason)):
         return reason
     if worker.address is not None:
         with contextlib.suppress(OSError):
@@ -113,4 +113,4 @@ def reason_of(error: BaseException, worker: Any = None, here: str = "") -> str:
                 return f"it crashed: {crash.removeprefix('Fatal Python error: ')}."
     if worker.node == here and n_oom_kills() > worker.n_oom_kills:
         return _OUT_OF_MEMORY
-    return _WITHOUT_A_TRACE.sub(_ENDED_AT_ONCE, reason)
+    return _NO_REASON.sub(_ENDED_AT_ONCE, reason)

@@ -1,6 +1,6 @@
 """The Ray session of this process: connected to, or started on this machine; shared, and ended with its last user.
 
-Ray has one session per process. Whoever needs one while there is another in use shares that.
+Ray has one session per process. Several pools in one process therefore share it.
 """
 
 from __future__ import annotations
