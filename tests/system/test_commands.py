@@ -36,6 +36,17 @@ def test_a_run_is_trained_evaluated_plotted_and_trained_further(tmp_path: Path) 
 
 
 @pytest.mark.ray
+def test_workers_import_nothing_from_the_folder_in_which_the_command_runs(tmp_path: Path) -> None:
+    for name in ("distnum", "numpy"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')\n")
+    command = [Path(sys.executable).parent / "distnum", "train", "--steps", "2", "--workers", "1", "--quiet"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.ray
 def test_a_killed_worker_leaves_the_bits_and_the_standard_output_clean(tmp_path: Path) -> None:
     with started("train", *LONG, "--workers", "2", "--out", "run", "--json", cwd=tmp_path) as process:
         wait_for(lambda: checkpoints(tmp_path / "run"), 60, "a checkpoint")

@@ -28,6 +28,7 @@ __all__ = [
     "connection_of",
     "frequent_looks_for_the_node",
     "initialised",
+    "path_options",
     "ray_module",
     "shutdown_awaited",
 ]
@@ -37,8 +38,7 @@ Connection = tuple[str, str]
 
 _NODE_TIMEOUT_S, _LOOK_S = 5.0, 0.02
 
-# Ray's shutdown usually takes 1.5 seconds.
-_SHUTDOWN_S = 3.0
+_SHUTDOWN_S = 3.0  # it usually takes 1.5 seconds
 
 _C_LIBRARY = None if sys.platform == "win32" else ctypes.CDLL(None)
 
@@ -83,6 +83,25 @@ def _read_environment() -> None:
         core = sys.modules["ray._raylet"]
         core.Config.initialize("")
         core.AuthenticationTokenLoader.instance().reset_cache()
+
+
+def path_options(ray: Any) -> dict[str, Any]:
+    """Options of ``ray.init`` that keep the working directory out of workers' import path if it is not in this one's.
+
+    Ray would put it first: workers would import what lies there instead of the installed packages.
+    """
+    script = os.path.dirname(os.path.realpath(sys.argv[0])) if sys.argv else ""
+    try:
+        if {"", os.getcwd()} & set(sys.path):
+            return {}
+
+        class PathOfTheDriver(ray.job_config.JobConfig):  # type: ignore[misc]
+            def _runtime_env_has_working_dir(self) -> bool:
+                return True  # with which Ray adds nothing
+
+        return {"job_config": PathOfTheDriver(_py_driver_sys_path=[script] if script in sys.path else [])}
+    except (OSError, AttributeError, TypeError):  # the folder is removed, or Ray has changed
+        return {}
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ from distnum.workers.ray_pool.ray_module import (
     connection_of,
     frequent_looks_for_the_node,
     initialised,
+    path_options,
     ray_module,
     shutdown_awaited,
 )
@@ -238,7 +239,7 @@ def _started(n_cpus: int, n_workers: int, meanwhile: Callable[[], object]) -> _S
         mark = {name: value, "RAY_AUTH_TOKEN": None, "RAY_AUTH_TOKEN_PATH": str(folder.token)}
         options: dict[str, Any] = {"address": "local", "num_cpus": max(n_cpus, os.cpu_count() or 1)}
         options |= {"object_store_memory": _STORE_BYTES}
-        options |= {"include_dashboard": False, "_temp_dir": str(folder.ray)}
+        options |= {"include_dashboard": False, "_temp_dir": str(folder.ray)} | path_options(ray)
 
         def failure(reason: str) -> TrainingError:
             return TrainingError(f"Ray does not start on this machine: {reason}.")
