@@ -71,7 +71,7 @@ def way(request: pytest.FixtureRequest, ray_session: None, monkeypatch: pytest.M
         def session(*_: object) -> Iterator[RaySession]:
             yield RaySession(ray, Path(folder))
 
-        monkeypatch.setattr("distnum.workers.ray_pool.pool.ray_session", session)
+        monkeypatch.setattr("distnum.workers.ray_pool.team.ray_session", session)
         yield request.param
         # A worker that was still starting may leave its socket and its file for crashes, until the session ends.
         assert all(file.name.startswith("worker-") for file in Path(folder).iterdir())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from distnum.common.text import printable
 
-__all__ = ["InputError", "LostError", "NotFiniteError", "TrainingError"]
+__all__ = ["EvaluationError", "InputError", "LostError", "NotFiniteError", "TrainingError"]
 
 
 class _ForTerminals(Exception):
@@ -31,6 +31,10 @@ class TrainingError(_ForTerminals, RuntimeError):
 
 class NotFiniteError(TrainingError):
     """A loss or a partial derivative is infinite or not a number."""
+
+
+class EvaluationError(TrainingError):
+    """An evaluation of the user's function ended its process, or took longer than its time limit."""
 
 
 class LostError(TrainingError):

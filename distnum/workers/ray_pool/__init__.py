@@ -3,9 +3,10 @@
 - ``pool``: one turn after the other. Start reading here.
 - ``gather``: what happens in a turn, also when a worker dies or is late, with ``backlog`` (tiles
   that are left), ``pending`` (replies that are due) and ``deadlines``.
+- ``team``: what any kind of actors needs, also those that evaluate functions (``evaluation/ray_workers/backend.py``).
 - ``roster``, ``starting``: the workers that there are, and their replacement.
-- ``channel``, ``messages``, ``actor``: messages, and the worker's side of them. ``reasons``: why a worker
-  failed. ``shared_memory``: mapped files.
+- ``channel``, ``messages``, ``serving``, ``actor``: messages, and the worker's side of them. ``reasons``: why a
+  worker failed. ``shared_memory``: mapped files.
 - ``session``, ``folder``, ``ray_module``, ``address``, ``streams``, ``cluster``: Ray itself.
 - ``watch``, ``guarded``: calls of Ray that end when its servers are lost.
 

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Listener
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from distnum.common.arrays import Array
-from distnum.common.errors import TrainingError
-from distnum.common.machine import single_threaded_blas
-from distnum.common.requirements import REQUIREMENTS, unmet
 from distnum.workers.pool import BatchAt
-from distnum.workers.ray_pool.messages import RayTask, from_this_user, packed_reply, unpacked_task
-from distnum.workers.ray_pool.reasons import record_crashes, sendable_errors
+from distnum.workers.ray_pool.messages import RayTask, packed_reply, unpacked_task
+from distnum.workers.ray_pool.serving import ServingActor
 from distnum.workers.ray_pool.shared_memory import BlockPeers, SharedBlocks, SharedVectors
 from distnum.workers.tiles import positions_of
 from distnum.workers.work import Work
@@ -53,70 +46,23 @@ class Setup:
         return (int(self.work.tiles[-1]), *self.work.answer_shape)
 
 
-class DistnumWorker:
+class DistnumWorker(ServingActor):
     """A ``Worker`` in a process of its own."""
 
     def __init__(self, setup: Setup) -> None:
-        self._blas = single_threaded_blas()
-        self._blas.__enter__()
+        super().__init__(setup.folder)
         self._setup = setup
         self._worker = Worker(setup.work, setup.batch_at)
         self._vectors: SharedVectors | None = None
         self._blocks: SharedBlocks | None = None
         self._own_answers: Array | None = None  # for answers that are sent
-        self._listener = _listener(setup.folder)
-        if self._listener is not None:
-            record_crashes(str(self._listener.address))
 
-    def ready(self) -> tuple[int, str, str, str | None]:
-        """Process id, node, host and socket address, once the worker can be given tasks.
-
-        Raises:
-            TrainingError: This node has other versions than a submitted job needs.
-        """
-        import ray
-
-        needed = os.environ.get(REQUIREMENTS)
-        if needed and (wrong := unmet(json.loads(needed))):
-            raise TrainingError(
-                f"node {platform.node()} lacks what distnum needs: {'; '.join(wrong)}. Install that on every node."
-            )
+    def _prepare(self) -> None:
         if self._setup.warm_up is not None:
-            with sendable_errors():
-                self._worker.warm_up(self._setup.warm_up, self._setup.n_threads)
-        address = None if self._listener is None else str(self._listener.address)
-        return os.getpid(), ray.get_runtime_context().get_node_id(), platform.node(), address
+            self._worker.warm_up(self._setup.warm_up, self._setup.n_threads)
 
-    def serve(self) -> None:
-        """Reply to the tasks that come over the socket, until the driver closes it.
-
-        An exception in a task ends this call, and so reaches the driver through Ray.
-        """
-        assert self._listener is not None
-        while not from_this_user(connection := self._listener.accept()):
-            connection.close()
-        with connection:
-            while True:
-                try:
-                    message = connection.recv_bytes()
-                except (EOFError, OSError):
-                    return
-                reply = self.compute(message, None)
-                try:
-                    connection.send_bytes(reply)
-                except OSError:
-                    return
-
-    def compute(self, message: bytes, params: Array | None) -> bytes:
-        """Compute the task in a message; return the message with the reply.
-
-        Raises:
-            Exception: The function has raised it, or one that stands for it.
-        """
-        with sendable_errors():
-            return self._compute(unpacked_task(message), params)
-
-    def _compute(self, task: RayTask, params: Array | None) -> bytes:
+    def _compute(self, message: bytes, params: Array | None) -> bytes:
+        task = unpacked_task(message)
         vectors = self._map_vectors(task.vectors)
         if vectors is not None:
             params, answers = vectors.params(task.turn).view(), vectors.answers(task.turn)
@@ -147,13 +93,3 @@ class DistnumWorker:
             setup = self._setup
             self._vectors = SharedVectors(file, setup.dtype, setup.work.n_params, setup.answers_shape)
         return self._vectors
-
-
-def _listener(folder: Path | None) -> Listener | None:
-    """A socket in a folder; None without a folder, or if its path is too long for a socket."""
-    if folder is None:
-        return None
-    try:
-        return Listener(str(folder / f"worker-{os.getpid()}"), "AF_UNIX")
-    except (OSError, ValueError):
-        return None

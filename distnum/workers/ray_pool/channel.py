@@ -17,14 +17,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Client, Connection, wait
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from distnum.workers.ray_pool.messages import RayTask, from_this_user, packed_task
+from distnum.workers.ray_pool.messages import from_this_user
 from distnum.workers.ray_pool.reasons import crash_file, n_oom_kills
 
-__all__ = ["Call", "Channel", "RayWorker"]
+__all__ = ["Call", "Channel", "Message", "RayWorker"]
 
 # The speed of a worker is the median of this many measurements: one may have been disturbed.
 _N_SPEEDS = 5
@@ -36,6 +36,19 @@ _REASON_TIMEOUT_S = 5
 _CHECK_S = 1.0
 # How often to look at both, where some replies come over sockets and some from Ray.
 _LOOK_S = 0.01
+
+
+class Message(Protocol):
+    """A task, as the channel sees it."""
+
+    @property
+    def turn(self) -> int:
+        """Number of the call of the driver to which the task belongs."""
+        ...
+
+    def packed(self) -> bytes:
+        """The task as bytes."""
+        ...
 
 
 @dataclass
@@ -52,7 +65,7 @@ class Call:
     """
 
     ref: Any
-    task: RayTask
+    task: Any
     load: float
     sent: float
     n_lost: int = 0
@@ -107,20 +120,20 @@ class Channel:
     def __init__(self, ray: Any) -> None:
         self._ray = ray
 
-    def send(self, worker: RayWorker, task: RayTask, params: Any, load: float, n_lost: int = 0) -> None:
+    def send(self, worker: RayWorker, task: Message, argument: Any, load: float, n_lost: int = 0) -> None:
         """Send a task to a worker. A worker that has died is noticed when its reply is due.
 
         Args:
             worker: The worker; this sets its ``call``.
             task: The task.
-            params: Ray's reference of the parameters; None if they are in shared memory.
+            argument: What does not fit into messages, or Ray's reference of it; the task then goes by a call of Ray.
             load, n_lost: See ``Call``.
         """
         # Tasks and replies are sent as bytes: Ray takes a fraction of a millisecond to serialise
         # each argument and each array.
-        message = packed_task(task)
+        message = task.packed()
         ref = None
-        if params is None and self._connect(worker):
+        if argument is None and self._connect(worker):
             assert worker.connection is not None
             try:
                 worker.connection.send_bytes(message)
@@ -128,7 +141,7 @@ class Channel:
                 worker.connection.close()
         else:
             self.disconnect(worker)
-            ref = worker.actor.compute.remote(message, params)
+            ref = worker.actor.compute.remote(message, argument)
         worker.call = Call(ref, task, load, perf_counter(), n_lost)
 
     def replied(self, workers: Sequence[RayWorker], timeout_s: float) -> list[RayWorker]:

@@ -1,32 +1,19 @@
-"""Messages between the driver and its workers: numbers, texts and arrays, in a form that cannot execute code.
-
-A message is the length of a JSON object, the object, and the bytes of the arrays that it names.
-"""
+"""Messages between the driver and its workers: numbers, texts and arrays, in a form that cannot execute code."""
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import socket
 import struct
-from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
+from distnum.common.packing import packed, unpacked
 from distnum.workers.pool import Reply
 from distnum.workers.worker import Task
 
 __all__ = ["RayTask", "from_this_user", "packed_reply", "packed_task", "unpacked_reply", "unpacked_task"]
-
-_LENGTH_BYTES = 4
-# Types of array elements that may be sent: booleans, integers, real and complex numbers.
-_DTYPE = re.compile("[<>|][biufc][0-9]{1,2}")
 
 
 @dataclass(frozen=True)
@@ -43,12 +30,16 @@ class RayTask(Task):
     blocks: tuple[Path, tuple[int, int]] | None = None
     rank: float = 0.0
 
+    def packed(self) -> bytes:
+        """The message for the task."""
+        return packed_task(self)
+
 
 def packed_task(task: RayTask) -> bytes:
     """The message for a task."""
     vectors = None if task.vectors is None else str(task.vectors)
     blocks = None if task.blocks is None else [str(task.blocks[0]), *task.blocks[1]]
-    return _packed(vars(task) | {"vectors": vectors, "blocks": blocks})
+    return packed(vars(task) | {"vectors": vectors, "blocks": blocks})
 
 
 def unpacked_task(message: bytes) -> RayTask:
@@ -57,7 +48,7 @@ def unpacked_task(message: bytes) -> RayTask:
     Raises:
         ValueError: It is no message of a task.
     """
-    fields = _unpacked(message)
+    fields = unpacked(message)
     try:
         if fields["vectors"] is not None:
             fields["vectors"] = Path(fields["vectors"])
@@ -75,7 +66,7 @@ def packed_reply(reply: Reply) -> bytes:
     Raises:
         TypeError: The value of the function is neither a number nor an array of numbers.
     """
-    return _packed(vars(reply))
+    return packed(vars(reply))
 
 
 def unpacked_reply(message: bytes) -> Reply:
@@ -85,50 +76,9 @@ def unpacked_reply(message: bytes) -> Reply:
         ValueError: It is no message of a reply.
     """
     try:
-        return Reply(**_unpacked(message))
+        return Reply(**unpacked(message))
     except TypeError as error:
         raise ValueError(f"no message of a reply: {error}") from None
-
-
-def _packed(fields: Mapping[str, Any]) -> bytes:
-    header: dict[str, Any] = {}
-    contents = []
-    for name, value in fields.items():
-        if isinstance(value, (np.ndarray, np.generic)):
-            array = np.asarray(value)
-            if not _DTYPE.fullmatch(array.dtype.str):
-                raise TypeError(f"{name} is an array of {array.dtype}; it must be one of numbers")
-            header[name] = {"dtype": array.dtype.str, "shape": array.shape}
-            contents.append(array.tobytes())
-        else:
-            header[name] = value
-    text = json.dumps(header).encode()
-    return b"".join([len(text).to_bytes(_LENGTH_BYTES, "little"), text, *contents])
-
-
-def _unpacked(message: bytes) -> dict[str, Any]:
-    begin = _LENGTH_BYTES + int.from_bytes(message[:_LENGTH_BYTES], "little")
-    try:
-        fields = json.loads(message[_LENGTH_BYTES:begin])
-    except RecursionError:
-        raise ValueError("no message: it is nested too deeply") from None
-    if not isinstance(fields, dict):
-        raise ValueError("no message: it holds no object")
-    for name, value in fields.items():
-        if isinstance(value, dict):
-            try:
-                if not _DTYPE.fullmatch(value["dtype"]):  # NumPy would evaluate other texts
-                    raise ValueError(f"no message: {name} is an array of {value['dtype']}")
-                dtype, shape = np.dtype(value["dtype"]), tuple(map(int, value["shape"]))
-            except (KeyError, TypeError) as error:
-                raise ValueError(f"no message: {name} is no array: {error}") from None
-            end = begin + dtype.itemsize * prod(shape)
-            # A copy, as the bytes cannot be written. A scalar of NumPy is an array without dimensions.
-            fields[name] = np.frombuffer(message[begin:end], dtype).reshape(shape).copy()[()]
-            begin = end
-    if begin != len(message):
-        raise ValueError("no message: its length is wrong")
-    return fields
 
 
 def from_this_user(connection: Connection) -> bool:

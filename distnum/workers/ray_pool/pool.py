@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import os
-import pickle
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -17,23 +11,18 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from distnum.common.arrays import Array
-from distnum.common.errors import InputError, LostError
+from distnum.common.errors import LostError
 from distnum.common.events import OnEvent, log_event
 from distnum.common.machine import keep_freed_memory
-from distnum.common.text import first_line
 from distnum.workers.planner import Planner
 from distnum.workers.pool import BatchAt, Closing, Gathered, KeptSlices
-from distnum.workers.ray_pool.actor import Setup
+from distnum.workers.ray_pool.actor import DistnumWorker, Setup
 from distnum.workers.ray_pool.channel import RayWorker
-from distnum.workers.ray_pool.cluster import RayCluster
 from distnum.workers.ray_pool.deadlines import Deadlines
 from distnum.workers.ray_pool.gather import Gathering, Turn
-from distnum.workers.ray_pool.guarded import GuardedRay
-from distnum.workers.ray_pool.roster import Roster, WorkerCounts, speeds_of
-from distnum.workers.ray_pool.session import ray_session
+from distnum.workers.ray_pool.roster import WorkerCounts, speeds_of
 from distnum.workers.ray_pool.shared_memory import SharedFiles
-from distnum.workers.ray_pool.starting import StartingActors
-from distnum.workers.ray_pool.watch import ClusterWatch
+from distnum.workers.ray_pool.team import RayTeam
 from distnum.workers.work import SharesBlocks, Work
 
 __all__ = ["RayPool", "WorkerCounts"]
@@ -94,33 +83,20 @@ class RayPool(Closing):
         self._last_step = last_step
         self._turn = self._n_steps_with_losses = 0
         self._variant: Any = None
-        self._stack = contextlib.ExitStack()
-        self._pid = os.getpid()
-        # Before Ray's own end: a generator of steps that was left unfinished is closed after that.
-        atexit.register(self.close)
         keep_freed_memory()
+        self._team = team = RayTeam(
+            n_workers, n_threads, address, n_asked=n_asked, resources=resources, meanwhile=meanwhile
+        )
         try:
-            asked = n_asked if n_asked is not None else 1 if callable(n_workers) else n_workers
-            session = ray_session(address, asked * n_threads, asked, meanwhile)
-            ray, self._folder, shared = self._stack.enter_context(session)
-            self._ray = self._stack.enter_context(contextlib.closing(GuardedRay(ray, ClusterWatch(ray))))
-            count_cpus = self._folder is None or not shared
-            self._cluster = cluster = RayCluster(self._ray)
-            counts_of = n_workers if callable(n_workers) else _fixed(n_workers, n_threads)
-            counts = cluster.counts(counts_of)
-            cluster.check_room(counts.at_start if count_cpus else 0, counts.n_threads, resources or {})
-            self.n_threads = counts.n_threads
-            setup = Setup(work, batch_at, self.n_threads, self._dtype, warm_up, self._folder)
-            self._files = SharedFiles(self._folder, self._dtype, work.n_params, setup.answers_shape)
-            self._stack.callback(self._files.remove)
-            self._shares_blocks = counts.most > 1 and self.own_session
+            self._ray = team.ray
+            self.n_threads = team.counts.n_threads
+            setup = Setup(work, batch_at, self.n_threads, self._dtype, warm_up, team.folder)
+            self._files = SharedFiles(team.folder, self._dtype, work.n_params, setup.answers_shape)
+            team.stack.callback(self._files.remove)
+            self._shares_blocks = team.counts.most > 1 and team.own_session
             self._prepare(None)
-            n_cpus = counts.n_threads if count_cpus else 0
-            spread = not self.own_session
-            starting = StartingActors(self._ray, _put(self._ray, setup), n_cpus, resources or {}, spread)
-            self._roster = Roster(self._ray, starting, partial(cluster.counts, counts_of), wait_s, on_event)
-            self._stack.callback(self._roster.close)
-            self._roster.start()
+            team.start(DistnumWorker, setup, wait_s, on_event)
+            self._roster = team.roster
         except BaseException:
             self.close()
             raise
@@ -128,12 +104,12 @@ class RayPool(Closing):
     @property
     def own_session(self) -> bool:
         """Whether this process started the Ray session, on this machine alone."""
-        return self._folder is not None
+        return self._team.own_session
 
     @property
     def workers(self) -> list[RayWorker]:
         """The workers that are used."""
-        return self._roster.working
+        return self._team.workers
 
     @property
     def n_workers(self) -> int:
@@ -147,7 +123,7 @@ class RayPool(Closing):
 
     def node_cpus(self, used: bool = False) -> list[int]:
         """CPUs of each node, largest first; with ``used`` only of nodes with workers."""
-        return self._cluster.node_cpus({worker.node for worker in self.workers} if used else None)
+        return self._team.cluster.node_cpus({worker.node for worker in self.workers} if used else None)
 
     def wait_for(self, n_workers: int) -> None:
         """Wait until there are this many workers again.
@@ -231,27 +207,4 @@ class RayPool(Closing):
 
     def close(self) -> None:
         """End the workers, and the session if this pool is its last user."""
-        if os.getpid() != self._pid:  # in a copy of the process (fork)
-            return
-        atexit.unregister(self.close)
-        self._stack.close()
-
-
-def _fixed(n_workers: int, n_threads: int) -> Callable[[int, int], WorkerCounts]:
-    """Counts that do not depend on the cluster; one worker is enough to go on with."""
-    return lambda n_cpus, n_nodes: WorkerCounts(1, n_workers, n_workers, n_threads)
-
-
-def _put(ray: Any, setup: Setup) -> Any:
-    """Ray's reference of a setup that has been sent to its object store."""
-    script = sys.modules.get("__mp_main__")
-    if script is not None:
-        # The program's script in a child of multiprocessing, which workers cannot import.
-        ray.cloudpickle.register_pickle_by_value(script)
-    try:
-        return ray.put(setup)
-    except (TypeError, ValueError, pickle.PicklingError) as error:
-        raise InputError(
-            "the function or its data cannot be sent to workers, as it holds something that cannot be pickled: "
-            f"{first_line(error.__cause__ or error)}. Leave that out, or compute in this process: workers=0."
-        ) from None
+        self._team.close()

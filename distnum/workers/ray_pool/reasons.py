@@ -7,7 +7,7 @@ import faulthandler
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from distnum.common.errors import TrainingError
 from distnum.common.text import first_line
@@ -73,11 +73,13 @@ def crash_file(address: str) -> Path:
     return Path(f"{address}.crash")
 
 
-def record_crashes(address: str) -> None:
-    """Write the reason into the worker's ``crash_file`` if this process crashes, as by a segmentation fault."""
+def record_crashes(path: Path) -> TextIO | None:
+    """Write the reason into a file if this process crashes, as by a segmentation fault; None if that is impossible."""
     with contextlib.suppress(OSError, RuntimeError):
-        # Never closed: it is written when the process crashes.
-        faulthandler.enable(crash_file(address).open("w"), all_threads=False)
+        file = path.open("w")  # never closed: it is written when the process crashes
+        faulthandler.enable(file, all_threads=False)
+        return file
+    return None
 
 
 def n_oom_kills() -> int:

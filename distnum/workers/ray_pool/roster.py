@@ -126,10 +126,10 @@ class Roster:
         text = f"joined on {worker.host}; there are {len(self.working)} now."
         self._report("worker_joined", worker, text, step)
 
-    def refresh(self, step: int, deadline_of: Callable[[Call], float], wait_s: float = 0) -> None:
-        """Add workers that have started, discard late replies, give up silent workers, request missing ones."""
+    def refresh(self, step: int, deadline_of: Callable[[Call], float], wait_s: float = 0, turn: int = -1) -> None:
+        """Add new workers, discard replies to tasks of other turns, give up silent workers, request missing ones."""
         ray, now = self._ray, perf_counter()
-        late = [worker for worker in self.working if worker.call is not None]
+        late = [worker for worker in self.working if worker.call is not None and worker.call.task.turn != turn]
         replied = self.channel.replied(late, wait_s) if late else []
         for worker in late:
             call = worker.call
@@ -138,7 +138,7 @@ class Roster:
                 try:
                     self.channel.receive(worker, LOOK_S)  # a reply of an earlier turn: nobody needs it
                 except ray.exceptions.RayTaskError:
-                    pass  # an exception in tiles that other workers have computed
+                    pass  # an exception in what nobody needs
                 except (ray.exceptions.RayError, ConnectionError) as error:
                     self.give_up(worker, step, reason_of(error, worker, self.here))
                     continue
@@ -192,7 +192,7 @@ class Roster:
             self._request()
             if not self._starting.workers or perf_counter() > ends:
                 text = f"There are {n_there} of {n_workers} workers, and no more have come within {self._wait_s:g} s."
-                raise LostError(text + self._last_lost())
+                raise LostError(text + _last_lost(self._last_reason))
             self._look_at_starting(0, LOOK_S)
 
     def _check_enough(self, step: int) -> None:
@@ -211,20 +211,20 @@ class Roster:
                 self._on_event(Event("workers_short", text, step, {"workers": len(self.working)}))
         hopeless = not self.working and not self._starting.workers and self._starting.hopeless
         if hopeless or now > self._short_since + self._wait_s:
-            text = f"There have been {len(self.working)} workers, fewer than {least}, for "
-            raise LostError(f"{text}{now - self._short_since:.0f} s in step {step}.{self._last_lost()}")
+            text = (
+                f"There have been {len(self.working)} workers, fewer than {least}, for {now - self._short_since:.0f} s"
+            )
+            raise LostError(f"{text}{f' in step {step}' if step else ''}.{_last_lost(self._last_reason)}")
 
-    def _last_lost(self) -> str:
-        return f" The last one lost: {self._last_reason}" if self._last_reason else ""
-
-    def lose(self, worker: RayWorker, step: int, reason: str) -> None:
-        """Remove a worker that died, and request another."""
+    def lose(self, worker: RayWorker, step: int, reason: str, quiet: bool = False) -> None:
+        """Remove a worker that died, and request another; with ``quiet`` without an event."""
         self.working.remove(worker)
         self.channel.forget(worker)
         worker.call = None
         self._last_reason = reason
-        text = f"on {worker.host} is lost: {reason.rstrip('.')}; its work goes to the others."
-        self._report("worker_lost", worker, text, step, reason=reason)
+        if not quiet:
+            text = f"on {worker.host} is lost: {reason.rstrip('.')}; its work goes to the others."
+            self._report("worker_lost", worker, text, step, reason=reason)
         self._request()
 
     def _report(self, kind: str, worker: RayWorker, text: str, step: int, **details: str) -> None:
@@ -232,10 +232,10 @@ class Roster:
         about["workers"] = len(self.working)
         self._on_event(Event(kind, f"worker {worker.number} {text}", step, about))
 
-    def give_up(self, worker: RayWorker, step: int, reason: str) -> None:
+    def give_up(self, worker: RayWorker, step: int, reason: str, quiet: bool = False) -> None:
         """End a worker that does not reply, and request another."""
         end_actor(self._ray, worker, self.here)
-        self.lose(worker, step, reason)
+        self.lose(worker, step, reason, quiet)
 
     def close(self) -> None:
         """End all workers, unless Ray is no longer connected to them."""
@@ -245,6 +245,10 @@ class Roster:
             self.channel.forget(worker)
             end_actor(self._ray, worker, self.here if worker.call is not None else "")
         self.working, self._resting, self._starting.workers = [], [], []
+
+
+def _last_lost(reason: str) -> str:
+    return f" The last one lost: {reason}" if reason else ""
 
 
 def speeds_of(workers: list[RayWorker]) -> NDArray[np.float64]:

@@ -10,9 +10,9 @@ from time import perf_counter
 from typing import Any
 
 from distnum.common.errors import TrainingError
-from distnum.workers.ray_pool.actor import DistnumWorker
 from distnum.workers.ray_pool.channel import RayWorker
 from distnum.workers.ray_pool.reasons import cause_of
+from distnum.workers.ray_pool.serving import ServingActor
 
 __all__ = ["LOOK_S", "START_TIMEOUT_S", "StartingActors", "end_actor", "fatal_error"]
 
@@ -33,13 +33,22 @@ class StartingActors:
 
     Args:
         ray: The connected ``ray`` module.
-        setup: Ray's reference of the ``Setup``.
+        actor_class: Class of the actors; each is made from the setup alone.
+        setup: Ray's reference of the setup.
         n_cpus: CPUs of each actor; with 0, Ray starts it however many CPUs are free.
         resources: Other resources of each actor, by Ray's names.
         spread: Whether to spread the actors over the nodes.
     """
 
-    def __init__(self, ray: Any, setup: Any, n_cpus: int, resources: Mapping[str, float], spread: bool) -> None:
+    def __init__(
+        self,
+        ray: Any,
+        actor_class: type[ServingActor],
+        setup: Any,
+        n_cpus: int,
+        resources: Mapping[str, float],
+        spread: bool,
+    ) -> None:
         self._ray = ray
         self._setup = setup
         self.spread = spread
@@ -54,7 +63,7 @@ class StartingActors:
         options["resources"] = others
         if spread:
             options["scheduling_strategy"] = "SPREAD"
-        self._actor_class = ray.remote(DistnumWorker).options(**options)
+        self._actor_class = ray.remote(actor_class).options(**options)
 
     def request(self, n_actors: int) -> None:
         """Request actors, unless several have failed in a row; Ray starts them when and where there is room."""
@@ -117,10 +126,14 @@ class StartingActors:
 
 
 def end_actor(ray: Any, worker: RayWorker, here: str = "") -> None:
-    """End an actor. If it runs on the node ``here``, also kill its process: Ray would wait for a stopped one."""
+    """End an actor. If it runs on the node ``here``, also kill its process: Ray would wait for a stopped one.
+
+    The process group that it leads, if it does, ends with it: children of the function.
+    """
     if worker.node == here and worker.pid:
         with contextlib.suppress(OSError):
-            os.kill(worker.pid, signal.SIGKILL)
+            leads = hasattr(os, "getpgid") and os.getpgid(worker.pid) == worker.pid
+            (os.killpg if leads else os.kill)(worker.pid, signal.SIGKILL)
     with contextlib.suppress(Exception):  # the session may have ended already
         ray.kill(worker.actor)
 

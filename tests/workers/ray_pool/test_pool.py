@@ -13,9 +13,10 @@ import pytest
 import distnum
 from distnum import InputError, TrainingError
 from distnum.differentiation.black_box import BlackBox
-from distnum.differentiation.parameters import ParamsLayout
+from distnum.evaluation.forms import Form
 from distnum.workers.ray_pool.pool import RayPool
 from distnum.workers.ray_pool.shared_memory import SharedVectors
+from distnum.workers.serial_pool import SerialPool
 
 pytestmark = pytest.mark.usefixtures("way")
 
@@ -56,8 +57,8 @@ def test_workers_survive_an_exception_of_the_function() -> None:
             raise SimulatorError("no fuel")
         return float((params**2).sum())
 
-    layout, flat = ParamsLayout.of(np.arange(30.0), "params")
-    objective = BlackBox(sometimes, layout, flat.size, "central", None)
+    form, flat = Form.of(np.arange(30.0), "params")
+    objective = BlackBox(sometimes, form, flat.size, "central", None)
     with RayPool(objective, lambda step: step, 2) as pool:
         pids = pool.worker_pids
         for step in (1, 2, 2, 3):
@@ -70,8 +71,8 @@ def test_workers_survive_an_exception_of_the_function() -> None:
 
 
 def test_parameters_are_sent_where_shared_memory_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    layout, flat = ParamsLayout.of(np.arange(30.0), "params")
-    objective = BlackBox(lambda x, batch: float((x**2).sum()), layout, flat.size, "central", None)
+    form, flat = Form.of(np.arange(30.0), "params")
+    objective = BlackBox(lambda x, batch: float((x**2).sum()), form, flat.size, "central", None)
     with RayPool(objective, lambda step: None, 2) as pool:
         for step in (1, 2, 3, 4):
             if step == 3:
@@ -81,22 +82,27 @@ def test_parameters_are_sent_where_shared_memory_is_full(monkeypatch: pytest.Mon
 
 
 def test_a_loss_that_is_not_finite_on_a_worker_names_the_parameter() -> None:
-    with pytest.raises(TrainingError, match=r"The loss is nan where parameter x\[2\] \(index 2\) is moved"):
-        distnum.gradient(lambda x: float(np.sqrt(-x[2])) if x[2] else 0.0, np.zeros(4), workers=2)
+    form, flat = Form.of(np.zeros(4), "x")
+    objective = BlackBox(lambda x, batch: float("nan") if x[2] else 0.0, form, flat.size, "central", None)
+    with (
+        RayPool(objective, lambda step: None, 2) as pool,
+        pytest.raises(TrainingError, match=r"The loss is nan where parameter x\[2\] \(index 2\) is moved"),
+    ):
+        pool.compute(1, flat)
 
 
 def test_a_gradient_on_workers_has_the_bits_of_one_in_this_process() -> None:
-    x = np.linspace(-1, 1, 50)
-
-    def f(x: np.ndarray) -> float:
-        return float((x**4).sum())
-
-    np.testing.assert_array_equal(distnum.gradient(f, x, workers=3), distnum.gradient(f, x))
+    form, flat = Form.of(np.linspace(-1, 1, 50), "x")
+    objective = BlackBox(lambda x, batch: float((x**4).sum()), form, flat.size, "central", None)
+    with RayPool(objective, lambda step: None, 3) as pool, SerialPool(objective, lambda step: None) as serial:
+        np.testing.assert_array_equal(pool.compute(1, flat).answers, serial.compute(1, flat).answers)
 
 
 def test_more_workers_than_parameters() -> None:
-    gradient = distnum.gradient(lambda x: float(x[0] * x[1]), np.array([2.0, 3.0]), workers=4)
-    np.testing.assert_allclose(gradient, [3, 2], rtol=1e-9)
+    form, flat = Form.of(np.array([2.0, 3.0]), "x")
+    objective = BlackBox(lambda x, batch: float(x[0] * x[1]), form, flat.size, "central", None)
+    with RayPool(objective, lambda step: None, 4) as pool:
+        np.testing.assert_allclose(pool.compute(1, flat).answers, [3, 2], rtol=1e-9)
 
 
 def test_too_many_workers_for_the_cluster() -> None:

@@ -59,8 +59,8 @@ def test_other_errors_are_sent_unchanged() -> None:
 def test_a_crash_is_named(tmp_path: Path) -> None:
     address = str(tmp_path / "worker")
     code = (
-        "import os, signal\nfrom distnum.workers.ray_pool.reasons import record_crashes\n"
-        f"record_crashes({address!r})\nos.kill(os.getpid(), signal.SIGSEGV)"
+        "import os, signal\nfrom distnum.workers.ray_pool.reasons import crash_file, record_crashes\n"
+        f"record_crashes(crash_file({address!r}))\nos.kill(os.getpid(), signal.SIGSEGV)"
     )
     subprocess.run([sys.executable, "-c", code], check=False, timeout=60)
     worker = RayWorker(1, None, None, address=address)

@@ -8,6 +8,7 @@ import pytest
 
 from distnum.common.errors import LostError
 from distnum.common.events import Event
+from distnum.workers.ray_pool.actor import DistnumWorker
 from distnum.workers.ray_pool.roster import Roster, WorkerCounts
 from distnum.workers.ray_pool.starting import StartingActors
 
@@ -78,7 +79,7 @@ class FakeActor:
 
 def roster(ray: FakeRay, events: list[Event]) -> Roster:
     counts = WorkerCounts(least=1, most=3, at_start=3)
-    starting = StartingActors(ray, None, 1, {}, spread=False)
+    starting = StartingActors(ray, DistnumWorker, None, 1, {}, spread=False)
     return Roster(ray, starting, lambda: counts, wait_s=1.0, on_event=events.append)
 
 
