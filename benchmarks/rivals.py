@@ -26,7 +26,7 @@ from benchmarks.networks import NetworkLoss, backpropagation, kinks_within, prop
 from benchmarks.timing import interleaved, paired_ratio, spread
 from distnum.common.machine import single_threaded_blas
 from distnum.differentiation.black_box import BlackBox
-from distnum.differentiation.parameters import ParamsLayout
+from distnum.evaluation.forms import Form
 from distnum.networks.dense import Network
 from distnum.networks.propagation.objective import Propagation
 from distnum.workers.ray_pool.pool import RayPool
@@ -124,8 +124,8 @@ def _black_box(setting: _Setting) -> Iterator[Gradient]:
 @contextlib.contextmanager
 def _black_box_on_ray(setting: _Setting) -> Iterator[Gradient]:
     loss = setting.loss
-    layout, params = ParamsLayout.of(setting.params)
-    objective = BlackBox(lambda params, batch: loss(params), layout, params.size, "central", H)
+    form, params = Form.of(setting.params)
+    objective = BlackBox(lambda params, batch: loss(params), form, params.size, "central", H)
     with RayPool(objective, _no_batch, N_PROCESSES) as pool:
         yield lambda: pool.compute(1, params).answers
 

@@ -6,7 +6,6 @@ structure is not known.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
@@ -15,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distnum.common.arrays import Array
+from distnum.common.checks import checked, choice
 from distnum.common.errors import InputError, NotFiniteError
-from distnum.differentiation.parameters import ParamsLayout
-from distnum.differentiation.schemes import get_scheme
-from distnum.differentiation.steps import default_h, representable_h
+from distnum.differentiation.stencils.schemes import SCHEMES
+from distnum.differentiation.stencils.steps import default_h, representable_h
+from distnum.evaluation.forms import Form
 from distnum.workers.tiles import Shard, Tiles, even_tiles, indices_of
 
-__all__ = ["BlackBox", "LossFunction", "check_takes", "no_batch"]
+__all__ = ["BlackBox", "LossFunction", "no_batch"]
 
 LossFunction = Callable[[Any, Any], float]
 """A function ``loss(params, batch)`` that returns one number."""
@@ -29,22 +29,6 @@ LossFunction = Callable[[Any, Any], float]
 # Largest number of tiles. An evaluation is a call of the user's function, so a tile costs nothing
 # extra, and many tiles keep many workers evenly busy.
 _MOST_TILES = 65_536
-
-
-def check_takes(f: Callable[..., Any], name: str, arguments: tuple[str, ...]) -> None:
-    """Refuse a function that cannot be called with these positional arguments.
-
-    Raises:
-        InputError: It cannot.
-    """
-    try:
-        signature = inspect.signature(f)
-    except (TypeError, ValueError):
-        return  # functions written in C may have no signature
-    try:
-        signature.bind(*arguments)
-    except TypeError:
-        raise InputError(f"{name} takes {signature}; it must take ({', '.join(arguments)}).") from None
 
 
 def no_batch(step: int) -> None:
@@ -56,13 +40,13 @@ class BlackBox:
     """Any callable ``loss(params, batch) -> float``.
 
     Args:
-        loss: Called with the parameters in their layout and a batch. It must not keep or change
+        loss: Called with the parameters in their form and a batch. It must not keep or change
             them, and must return the same number for the same arguments.
-        layout: How the loss wants its parameters.
+        form: Form of the parameters.
         n_params: Number of parameters.
         scheme: Name of the finite-difference scheme.
         h: Step of every parameter; None takes ``default_h`` for each parameter ``x``.
-        param_name: Returns the name of a parameter for error messages; by default the layout's.
+        param_name: Returns the name of a parameter for error messages; by default the form's.
     """
 
     thread_safe = False
@@ -73,18 +57,18 @@ class BlackBox:
     def __init__(
         self,
         loss: LossFunction,
-        layout: ParamsLayout,
+        form: Form,
         n_params: int,
         scheme: str = "central",
         h: float | None = None,
         param_name: Callable[[int], str] | None = None,
     ) -> None:
         self.loss = loss
-        self.layout = layout
+        self.form = form
         self.n_params = n_params
-        self.scheme = get_scheme(scheme)
+        self.scheme = SCHEMES[checked("scheme", scheme, choice(*SCHEMES))]
         self.h = h
-        self.param_name = param_name or layout.param_name
+        self.param_name = param_name or form.entry_name
 
     @property
     def n_evaluations(self) -> int:
@@ -111,10 +95,13 @@ class BlackBoxPoint:
     def __init__(self, objective: BlackBox, params: Array, batch: Any) -> None:
         self._objective = objective
         self._params = params
-        self._view = objective.layout.view(params)
+        self._view = objective.form.view(params)
+        self._rebuild = any(objective.form.scalars)  # numbers are no views
         self._batch = batch
 
     def _evaluate(self, where: Callable[[], str]) -> np.floating | float:
+        if self._rebuild:
+            self._view = self._objective.form.view(self._params)
         value = self._objective.loss(self._view, self._batch)
         if not isinstance(value, np.floating):
             try:

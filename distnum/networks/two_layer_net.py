@@ -10,7 +10,7 @@ from distnum.common.errors import InputError
 from distnum.common.machine import single_threaded_blas
 from distnum.differentiation.black_box import BlackBox
 from distnum.differentiation.objective import whole_gradient
-from distnum.differentiation.parameters import ParamsLayout
+from distnum.evaluation.forms import Form
 from distnum.networks.dense import Network
 from distnum.networks.losses import CrossEntropy
 from distnum.networks.propagation.objective import Propagation
@@ -81,7 +81,7 @@ class TwoLayerNet:
         if method == "propagate":
             objective = Propagation(self._network, "central", h)
         elif method == "naive":
-            objective = BlackBox(self._network.loss, ParamsLayout((), ((n_params,),)), n_params, "central", h)
+            objective = BlackBox(self._network.loss, Form.of_array((n_params,)), n_params, "central", h)
         else:
             raise InputError(f"method is {method!r}; it must be one of propagate, naive.")
         with single_threaded_blas():

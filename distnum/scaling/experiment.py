@@ -14,7 +14,7 @@ from distnum.common.checks import checked, real, whole
 from distnum.common.errors import InputError
 from distnum.common.machine import git_commit, machine_facts, n_cores, version_facts
 from distnum.differentiation.black_box import LossFunction
-from distnum.differentiation.parameters import Params
+from distnum.evaluation.forms import Params
 from distnum.scaling.fit import amdahl, fit_model, universal_scalability
 from distnum.scaling.folder import ScalingFolder, locked_folder
 from distnum.scaling.identity import check_nodes, measured_identity, missing_measurements

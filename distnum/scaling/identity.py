@@ -16,7 +16,7 @@ __all__ = ["check_nodes", "measured_identity", "missing_measurements"]
 def measured_identity(work: MeasuredJob) -> dict[str, Any]:
     """Return the facts of a job that must be equal for its measurements to be compared with others."""
     job = work.job
-    identity = {name: value for name, value in job.identity().items() if name != "steps"}
+    identity = {name: value for name, value in job.identity().items() if name not in ("steps", "params")}
     identity |= {"mode": work.mode, "n_params": job.objective.n_params}
     return identity | {"initial_sha256": params_sha256(job.initial.params)} | job.subject.fingerprint()
 

@@ -21,7 +21,7 @@ from distnum.common.checks import checked, choice, whole
 from distnum.common.errors import InputError, TrainingError
 from distnum.common.events import Event, log_event
 from distnum.differentiation.black_box import LossFunction
-from distnum.differentiation.parameters import Params
+from distnum.evaluation.forms import Params
 from distnum.scaling.measurement import MODES, NOT_FOR_SCALE, ClusterNodes, Measurement, Setting
 from distnum.storage.checkpoints import params_sha256
 from distnum.training.config import Config

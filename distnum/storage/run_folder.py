@@ -203,7 +203,7 @@ class RunFolder:
         """Write the trained parameters by name, in safetensors format, and publish them."""
         from safetensors.numpy import save
 
-        contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+        contiguous = {name: np.asarray(array, order="C") for name, array in tensors.items()}
         self._write_end(self.model_file, save(contiguous, metadata=dict(about)))
 
     def write_result(self, result: Mapping[str, Any]) -> None:

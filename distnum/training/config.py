@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from distnum.common.checks import choice, either, optional, real, whole
 from distnum.common.errors import InputError
-from distnum.differentiation.schemes import SCHEMES
-from distnum.differentiation.steps import default_h
+from distnum.differentiation.stencils.schemes import SCHEMES
+from distnum.differentiation.stencils.steps import default_h
 from distnum.networks.dense import INITS
 from distnum.networks.losses import LOSSES
 from distnum.training.fields import ACTIVATION, ADDRESS, RESOURCES, SIZES, TEXT, WORKERS, CheckedFields, checked_field

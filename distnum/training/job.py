@@ -60,6 +60,7 @@ class Job:
         """What must stay the same when a run is continued; of the data its content, not its location."""
         names = {"objective", *self.config.identity()} - {"data"}
         fixed = {name: value for name, value in self.folder_config().items() if name in names}
+        fixed |= self.subject.identity()
         return fixed if self.data_sha256 is None else fixed | {"data_sha256": self.data_sha256}
 
 

@@ -15,9 +15,10 @@ from distnum.common.arrays import Array
 from distnum.common.errors import InputError
 from distnum.datasets.dataset import Dataset, arrays_sha256, batch_at, batch_of_rows
 from distnum.datasets.readers import load_data
-from distnum.differentiation.black_box import BlackBox, LossFunction, check_takes, no_batch
+from distnum.differentiation.black_box import BlackBox, LossFunction, no_batch
 from distnum.differentiation.objective import Objective
-from distnum.differentiation.parameters import Params, ParamsLayout
+from distnum.evaluation.call import check_takes
+from distnum.evaluation.forms import Form, Params
 from distnum.networks.activations import Activation
 from distnum.networks.dense import Network
 from distnum.networks.propagation.objective import Propagation
@@ -113,10 +114,8 @@ def network_job(config: Config, dataset: Dataset | None = None, activation: Acti
     if config.method == "propagate":
         objective = Propagation(network, config.scheme, config.step_size)
     else:
-        layout = ParamsLayout((), ((network.n_params,),))
-        objective = BlackBox(
-            network.loss, layout, network.n_params, config.scheme, config.step_size, network.param_name
-        )
+        form = Form.of_array((network.n_params,), "params")
+        objective = BlackBox(network.loss, form, network.n_params, config.scheme, config.step_size, network.param_name)
     return Job(config, subject, objective, batches, _initial_state(config, params), dataset.sha256)
 
 
@@ -140,21 +139,21 @@ def function_job(loss: LossFunction, params: Params, data: Any, config: Config) 
 
     Args:
         loss: Function to minimise.
-        params: Initial parameters: an array or a dict of arrays, float32 or float64.
+        params: Initial parameters: a number, an array, or nested dicts, lists and tuples of them.
         data: As for ``distnum.train``.
         config: Configuration; its fields about networks do not matter.
 
     Raises:
         InputError: An argument cannot be used.
     """
-    layout, flat = ParamsLayout.of(params)
+    form, flat = Form.of(params, "params")
     check_takes(loss, "loss", ("params", "batch"))
     config = replace(config, dtype=str(flat.dtype))
     h = None if config.h == "auto" else float(config.h)
     return Job(
         config,
-        FunctionSubject(loss, layout, flat.size),
-        BlackBox(loss, layout, flat.size, config.scheme, h),
+        FunctionSubject(loss, form, flat.size),
+        BlackBox(loss, form, flat.size, config.scheme, h),
         _batches(data, config),
         _initial_state(config, flat),
         _data_sha256(data),

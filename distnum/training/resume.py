@@ -9,13 +9,14 @@ from typing import Any
 
 from distnum.common.errors import InputError
 from distnum.differentiation.black_box import LossFunction
-from distnum.differentiation.parameters import Params
+from distnum.evaluation.forms import Params
 from distnum.storage.checkpoints import State, frozen
 from distnum.storage.run_folder import RunFolder
 from distnum.training.config import Config, config_of
 from distnum.training.from_files import without_connections
 from distnum.training.job import Job
 from distnum.training.prepare import prepare
+from distnum.training.subject import FunctionSubject
 
 __all__ = ["planned_state", "resumed_job"]
 
@@ -67,6 +68,11 @@ def resumed_job(
     state, kept_identity, notes = latest
     for note in notes:
         log.warning(note)
+    kept = kept_identity.get("params")
+    if isinstance(job.subject, FunctionSubject) and isinstance(kept, list) and job.identity().get("params") != kept:
+        # The keys may come in another order than before; the checkpoint has the order that they had.
+        names = [str(line).rpartition(" (")[0] for line in kept]
+        job = prepare(loss, job.subject.form.in_order(params, names), data, config, options)
     if job.config.steps < state.step:
         raise InputError(
             f"steps is {job.config.steps}, but {run.name!r} has done {state.step} already; it must not be less."
@@ -89,6 +95,8 @@ def _check_same_job(run: RunFolder, job: Job, state: State, kept_identity: Mappi
     where = f"{run.name!r} was trained with"
     identity = job.identity()
     may_differ = set() if job.config.schedule == "cosine" else {"steps"}
+    if "params" not in kept_identity:
+        may_differ.add("params")  # versions up to 0.1 did not keep it
     for name in sorted({*kept_identity, *identity} - may_differ):
         now, then = identity.get(name), kept_identity.get(name)
         if now == then:

@@ -20,7 +20,7 @@ from distnum.common.arrays import Array
 from distnum.common.errors import InputError
 from distnum.datasets.dataset import Dataset, as_inputs, batch_at
 from distnum.differentiation.black_box import LossFunction
-from distnum.differentiation.parameters import ParamsLayout
+from distnum.evaluation.forms import Form
 from distnum.networks.dense import Network
 from distnum.networks.metrics import Evaluation, evaluate
 from distnum.networks.model import model_header
@@ -81,6 +81,10 @@ class Subject(Protocol):
 
     def config_values(self, config: Config) -> dict[str, Any]:
         """What ``config.toml`` of a run holds."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """What of the subject must stay the same when a run is continued, beside the configuration."""
         ...
 
     def fingerprint(self) -> dict[str, Any]:
@@ -148,6 +152,10 @@ class NetworkSubject:
         """All fields."""
         return config.to_dict()
 
+    def identity(self) -> dict[str, Any]:
+        """Nothing: the configuration is sufficient."""
+        return {}
+
     def fingerprint(self) -> dict[str, Any]:
         """Nothing: the configuration and the data's checksum are sufficient."""
         return {}
@@ -165,10 +173,10 @@ class NetworkSubject:
 
 @dataclass(frozen=True)
 class FunctionSubject:
-    """A Python function ``loss(params, batch)`` and the layout of its parameters."""
+    """A Python function ``loss(params, batch)`` and the form of its parameters."""
 
     loss: LossFunction
-    layout: ParamsLayout
+    form: Form
     n_params: int
 
     network = None
@@ -184,13 +192,12 @@ class FunctionSubject:
         return f"h {h}, the whole function"
 
     def named(self, params: Array) -> dict[str, Array]:
-        """The arrays by the user's names; ``params`` if there is one array without a name."""
-        view = self.layout.view(params)
-        return dict(view) if self.layout.names else {"params": view}
+        """The arrays by the user's names, such as ``layers[0].W``; ``params`` if there is one array without a name."""
+        return self.form.named(params)
 
     def restored(self, params: Array) -> Any:
-        """An array or a dict of arrays, as the user gave them."""
-        return self.layout.view(params)
+        """A number, an array, or dicts, lists and tuples of them, as the user gave them."""
+        return self.form.view(params)
 
     def evaluate(self, params: Array) -> None:
         """Nothing: a function has no test examples."""
@@ -212,6 +219,12 @@ class FunctionSubject:
         """The fields that apply to a function, and ``objective = "python"``."""
         values = {name: value for name, value in config.to_dict().items() if name not in NETWORK_FIELDS}
         return {"objective": "python"} | values
+
+    def identity(self) -> dict[str, Any]:
+        """Names and shapes of the parameters in the order of the flat array; nothing if they are one array."""
+        if len(self.form.names) == 1:
+            return {}
+        return {"params": [f"{name} {shape}" for name, shape in zip(self.form.names, self.form.shapes, strict=True)]}
 
     def fingerprint(self) -> dict[str, Any]:
         """Name, source and bound arguments of the function, as far as they are known."""

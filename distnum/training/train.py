@@ -14,7 +14,7 @@ from typing import Any
 from distnum.common.errors import InputError
 from distnum.common.last_words import last_words
 from distnum.differentiation.black_box import LossFunction
-from distnum.differentiation.parameters import Params
+from distnum.evaluation.forms import Params
 from distnum.storage.checkpoints import State, params_sha256
 from distnum.storage.run_folder import RunFolder
 from distnum.training.config import Config
@@ -78,7 +78,8 @@ def train(
         loss: A function ``loss(params, batch) -> float`` to minimise, or the name of a network's
             loss. Without a function a network is trained. What a function prints on workers goes to files
             in the folder of the Ray session, of which the last 10 to 20 MB are kept until the session ends.
-        params: Initial parameters of a function: an array, or a dict of arrays.
+        params: Initial parameters of a function: a number, an array, or nested dicts, lists and
+            tuples of them; float32, float64 or whole numbers.
         data: For a network a name or path as in ``distnum train --data``, a ``Dataset``, or
             ``(x_train, y_train, x_test, y_test)``. For a function an array or a tuple of arrays
             of one length (a batch is ``batch_size`` random rows of each), a ``Dataset`` (a batch

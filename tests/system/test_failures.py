@@ -21,7 +21,7 @@ from distnum import InputError, TrainingError
 from distnum.cli.main import main
 from distnum.common.events import Event
 from distnum.differentiation.black_box import BlackBox
-from distnum.differentiation.parameters import ParamsLayout
+from distnum.evaluation.forms import Form
 from distnum.storage.files import write_whole
 from distnum.training.placement import open_pool
 from distnum.training.prepare import prepare
@@ -35,8 +35,8 @@ from tests.system.processes import wait_for
 
 def sum_of_squares(n_params: int) -> tuple[BlackBox, np.ndarray]:
     """The sum of the squares of ``n_params`` parameters, and parameters."""
-    layout, flat = ParamsLayout.of(np.arange(float(n_params)), "params")
-    return BlackBox(lambda x, batch: float((x**2).sum()), layout, flat.size, "central", None), flat
+    form, flat = Form.of(np.arange(float(n_params)), "params")
+    return BlackBox(lambda x, batch: float((x**2).sum()), form, flat.size, "central", None), flat
 
 
 # --- workers ----------------------------------------------------------------------
@@ -112,8 +112,8 @@ def test_shards_follow_the_measured_speeds(tmp_path: Path) -> None:
         time.sleep(0.004 if slow.exists() and slow.read_text() == str(os.getpid()) else 0.002)
         return float((params**2).sum())
 
-    layout, flat = ParamsLayout.of(np.ones(120), "params")
-    objective = BlackBox(loss, layout, flat.size, "forward", None)
+    form, flat = Form.of(np.ones(120), "params")
+    objective = BlackBox(loss, form, flat.size, "forward", None)
     with RayPool(objective, lambda step: None, 2) as pool:
         slow.write_text(str(pool.worker_pids[0]))
         sizes, over_ideal = [], []
@@ -147,8 +147,8 @@ def test_a_worker_that_hangs_while_it_starts_is_replaced(tmp_path: Path, monkeyp
             time.sleep(1000)
         return float((params**2).sum())
 
-    layout, flat = ParamsLayout.of(np.arange(20.0), "params")
-    objective = BlackBox(loss, layout, flat.size, "central", None)
+    form, flat = Form.of(np.arange(20.0), "params")
+    objective = BlackBox(loss, form, flat.size, "central", None)
     monkeypatch.setattr(starting, "START_TIMEOUT_S", 5.0)
     with RayPool(objective, lambda step: None, 1, warm_up=flat.copy()) as pool:
         hang.touch()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from distnum.differentiation.black_box import BlackBox
-from distnum.differentiation.parameters import ParamsLayout
+from distnum.evaluation.forms import Form
 from distnum.training.unfinished import UnfinishedStep
 from distnum.workers.serial_pool import SerialPool
 
@@ -22,7 +22,7 @@ def test_finished_slices_survive_a_crash_and_serve_their_own_step_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("distnum.workers.planner._PART_S", 0)  # one tile at a time
-    layout, flat = ParamsLayout.of(np.arange(64.0), "params")
+    form, flat = Form.of(np.arange(64.0), "params")
     n_calls = 0
 
     def loss(params: np.ndarray, batch: Any) -> float:
@@ -32,7 +32,7 @@ def test_finished_slices_survive_a_crash_and_serve_their_own_step_only(
             raise Crash
         return float((params**2).sum())
 
-    objective = BlackBox(loss, layout, flat.size, "central", None)
+    objective = BlackBox(loss, form, flat.size, "central", None)
 
     def gradient(folder: str, step: int = 1) -> np.ndarray:
         kept = UnfinishedStep(tmp_path / folder, objective, {}, lambda path, error: None, after_s=0)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distnum.common.arrays import Array
-from distnum.differentiation.schemes import Scheme
+from distnum.differentiation.stencils.schemes import Scheme
 from distnum.networks.activations import Activation, get_activation
 from distnum.networks.dense import Network
 from distnum.networks.losses import LossPoint

@@ -37,7 +37,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from distnum.common.arrays import Array
-from distnum.differentiation.schemes import get_scheme
+from distnum.common.checks import checked, choice
+from distnum.differentiation.stencils.schemes import SCHEMES
 from distnum.networks.dense import Network
 from distnum.networks.propagation.base_point import BasePoint
 from distnum.networks.propagation.forward import Forward, forward_pass, shared_blocks
@@ -101,7 +102,8 @@ class Propagation:
     answer_shape = ()
 
     def __init__(self, network: Network, scheme: str = "central", h: float = 1e-4) -> None:
-        self.network, self.scheme, self.h = network, get_scheme(scheme), h
+        self.network, self.h = network, h
+        self.scheme = SCHEMES[checked("scheme", scheme, choice(*SCHEMES))]
         self.n_params, self.param_name = network.n_params, network.param_name
 
     @property
