@@ -19,12 +19,13 @@ _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _SAFELY = _NO_FOLLOW | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
-def open_plain(path: Path, flags: int = os.O_RDONLY) -> int:
+def open_plain(path: Path, flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
     """Return a descriptor of a plain file.
 
     Args:
         path: The file.
         flags: As for ``os.open``. A file that is appended to must have no second name, a hard link.
+        mode: Permissions of a file that is made, as far as the umask leaves them.
 
     Raises:
         OSError: It cannot be opened, or is no plain file.
@@ -32,7 +33,7 @@ def open_plain(path: Path, flags: int = os.O_RDONLY) -> int:
     if not _NO_FOLLOW and path.is_symlink():  # Windows
         raise _refused(path, "it is a symbolic link, which is not followed")
     try:
-        descriptor = above_streams(os.open(path, flags | _SAFELY, 0o666))
+        descriptor = above_streams(os.open(path, flags | _SAFELY, mode))
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EMLINK) and path.is_symlink():
             raise _refused(path, "it is a symbolic link, which is not followed") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import hashlib
 import io
@@ -23,18 +24,23 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import distnum
+from distnum.cli.main import main
 from distnum.cli.submit.client import Cluster
 from distnum.cli.submit.connection import Connection, _client_class
 from distnum.cli.submit.transfer import unpack
 from distnum.common.text import first_line, printable
 from distnum.datasets.images import read_images
 from distnum.datasets.readers import load_data, read_idx
+from distnum.evaluation.stores.rows import outcomes_of
 from distnum.networks.model import load_model
 from distnum.networks.propagation.code_cache import _CheckedFiles
 from distnum.scaling.folder import ScalingFolder
 from distnum.scaling.measurement import Measurement
 from distnum.storage.checkpoints import State, checkpoint_bytes, read_checkpoint
+from distnum.storage.evaluation_rows import FunctionRecord, Rows, content_of_function, content_of_rows
+from distnum.storage.evaluations import EvaluationStore
 from distnum.storage.files import read_toml, sealed, unsealed, write_toml
+from distnum.storage.frames import framed
 from distnum.storage.remote_lock import RemoteLock, _has_expired
 from distnum.storage.run_folder import RunFolder
 from distnum.storage.uris import check_no_password
@@ -104,6 +110,8 @@ def kinds(folder: Path) -> dict[str, Reader]:
             [packed_reply(_reply())],
             errors=(ValueError,),
         ),
+        "evaluations": Reader(_read_evaluations, [b"".join(map(framed, _evaluations()))]),
+        "evaluation records": Reader(_read_evaluations, _evaluations(), wrap=framed),
         "machine code": Reader(lambda content, folder: _read_machine_code(index, content, folder), [code]),
         "code index": Reader(lambda content, folder: _read_machine_code(content, code, folder), [index]),
         "archive": Reader(
@@ -242,6 +250,28 @@ def _read_lock(content: bytes, folder: Path) -> object:
 
 def _reply() -> Reply:
     return Reply(np.arange(3.0), 0.5, None, 0.25, 0.5, np.ones(2))
+
+
+def _evaluations() -> list[bytes]:
+    """Records of a store of evaluations."""
+    x = np.arange(2.0)
+    function = FunctionRecord("ab" * 16, "model:f", "3.11:00", "cd" * 16, x, 1.0)
+    form, failures = '{"keys": ["a"], "shapes": [[2]], "dtype": "float64"}', [[1, "timeout", "too long", "", 1, "host"]]
+    keys, values = [bytes(16), b"x" * 16], np.array([[0.5, 1.0], [np.nan, np.nan]])
+    rows = Rows("ab" * 16, keys, ["x[0]", ""], x, x, form, values, failures, 5.0, x, "host", 1.0)
+    return [content_of_function(function), content_of_rows(rows), content_of_rows(rows.take([0]))]
+
+
+def _read_evaluations(content: bytes, folder: Path) -> None:
+    (folder / "store").mkdir(exist_ok=True)
+    (folder / "store" / "evaluations-20260101T000000000000-0123456789abcdef.1").write_bytes(content)
+    with EvaluationStore(folder / "store", new=False) as store:
+        for rows in store.all_rows():
+            with contextlib.suppress(ValueError):
+                outcomes_of(rows, range(len(rows)), np.arange(len(rows)))
+    with contextlib.redirect_stdout(io.StringIO()):
+        for more in ([], ["--csv", str(folder / "table.csv")]):
+            assert main(["evaluations", str(folder / "store"), *more]) == 0
 
 
 def _code_files(folder: Path) -> _CheckedFiles:

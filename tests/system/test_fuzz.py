@@ -16,11 +16,12 @@ from tests.fuzz.fuzzing import Failed, Reader, fuzz
 from tests.fuzz.kinds import kinds
 
 KINDS = ["checkpoint", "state", "slices", "idx", "idx.gz", "idx in gz", "npz", "array in npz", "npy", "picture", "png"]
-KINDS += ["config", "run", "model", "metrics", "result", "scaling", "lock", "message", "machine code", "code index"]
+KINDS += ["config", "run", "model", "metrics", "result", "scaling", "lock", "message"]
+KINDS += ["evaluations", "evaluation records", "machine code", "code index"]
 KINDS += ["archive", "files in archive", "log", "jobs", "text", "uri"]
 
-# Damage of these is no error: the file counts as missing, is made again, or any text is printable.
-PASSED_OVER = {"result", "lock", "machine code", "code index", "text"}
+# Damage of these is no error: the file counts as missing, is made again, is skipped, or any text is printable.
+PASSED_OVER = {"result", "lock", "evaluations", "evaluation records", "machine code", "code index", "text"}
 
 
 @pytest.fixture(scope="module")
