@@ -1,5 +1,6 @@
-"""Finite differences of any function: schemes, steps, and the gradient of a Python function.
+"""Derivatives of any function by finite differences: schemes, steps, and what the values say of them.
 
-Here belong formulas for differences and their steps, and objectives that know nothing of a
-function's structure. Imports ``workers`` and ``common``.
+``procedure`` is the course of a differentiation: it evaluates the points of a stencil, judges them, and searches better
+steps where they do not fit. Formulas are pure functions of arrays in modules of their own; they evaluate nothing.
+Imports ``evaluation``, ``workers`` and ``common``.
 """

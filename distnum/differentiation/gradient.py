@@ -1,126 +1,157 @@
-"""The numerical gradient of a Python function, and a check of one that was derived by hand."""
+"""Derivatives as plain values, and functions that return them, as optimizers want them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from distnum.common.checks import checked, whole
 from distnum.common.errors import InputError
-from distnum.differentiation.black_box import BlackBox, check_takes, no_batch
-from distnum.differentiation.parameters import ParamsLayout
-from distnum.workers.pool import Pool
-from distnum.workers.ray_pool.pool import RayPool
-from distnum.workers.serial_pool import SerialPool
+from distnum.differentiation.derivative import Derivative
+from distnum.differentiation.deriving import derive
+from distnum.differentiation.options import Options, Request, check_names
+from distnum.evaluation.backends import backend_of
 
-__all__ = ["GradientCheck", "check_gradient", "gradient"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["gradient", "gradient_of", "jacobian", "jacobian_of", "value_and_gradient"]
 
 
-def gradient(
-    f: Callable[[Any], float],
-    x: Any,
-    *,
-    scheme: str = "central",
-    h: float | None = None,
-    workers: int = 0,
-    address: str | None = None,
-) -> Any:
-    """The gradient of ``f`` at ``x`` by finite differences.
+def gradient(fun: Callable[..., Any], x: Any, **options: Unpack[Options]) -> Any:
+    """The gradient of ``fun`` at ``x`` by finite differences.
 
     Args:
-        f: Function of one argument in the form of ``x`` that returns one number. It must not keep
-            or change its argument. With workers it is sent to other processes.
-        x: An array of any shape, or a dict of arrays; float32 or float64.
-        scheme: ``forward``, ``backward``, ``central`` or ``central4``.
-        h: Step; by default ``eps ** (1 / (order + 1)) * max(1, |x|)`` for each parameter, with the
-            ``order`` of the scheme.
-        workers: Number of Ray workers; 0 evaluates ``f`` in this process, without Ray.
-        address: Address of a running Ray cluster.
+        fun: Function of ``x`` that returns one number.
+        x: A number, an array of any shape, or nested dicts, lists and tuples of them.
+        **options: As for ``differentiate``.
 
     Returns:
-        The partial derivatives, in the form, shapes and dtype of ``x``.
+        The partial derivatives, in the form of ``x``; of its dtype if that is a type of floating-point numbers.
 
     Raises:
-        InputError: ``x``, the scheme or ``h`` cannot be used.
-        TrainingError: ``f`` is not finite at some point.
+        InputError: An argument cannot be used, or ``fun`` returns more than one number.
+        NotFiniteError: ``fun`` is not finite at some point, and nearby points do not help.
 
+    Warns:
+        DerivativeWarning: Some entries are not settled: ``fun`` is too noisy, or has a kink or a jump there.
+
+    >>> import numpy as np
     >>> gradient(lambda x: float(x[0] ** 2 + 3 * x[1]), np.array([2.0, 1.0])).round(6)
     array([4., 3.])
+    >>> round(gradient(lambda p: p["a"] * p["b"][1] + p["b"][0], {"a": 2.0, "b": [1.0, 5.0]})["a"], 6)
+    5.0
     """
-    layout, flat = ParamsLayout.of(x, "x")
-    check_takes(f, "f", ("x",))
-    workers = checked("workers", workers, whole(0, 100_000))
-    objective = BlackBox(lambda params, batch: f(params), layout, flat.size, scheme, h)
-    pool: Pool
-    if workers == 0:
-        pool = SerialPool(objective, no_batch)
-    else:
-        pool = RayPool(objective, no_batch, workers, address=address, dtype=flat.dtype)
-    with pool:
-        return layout.view(pool.compute(1, flat).answers)
+    return _scalar(derive(Request.of(fun, x, options), full=False)).grad
 
 
-@dataclass(frozen=True)
-class GradientCheck:
-    """Difference between a gradient and the numerical one.
-
-    Attributes:
-        error: Euclidean norm of the difference relative to the larger norm of the two gradients; 0 if both are zero.
-        worst: Name of the partial derivative that differs most, such as ``W[3, 17]`` or ``x[5]``.
-        given: That partial derivative in the gradient that was given.
-        numerical: The same by finite differences.
-    """
-
-    error: float
-    worst: str
-    given: float
-    numerical: float
-
-
-def check_gradient(
-    f: Callable[[Any], float],
-    grad: Any,
-    x: Any,
-    *,
-    scheme: str = "central4",
-    h: float | None = None,
-    workers: int = 0,
-    address: str | None = None,
-) -> GradientCheck:
-    """Compare a gradient that was derived by hand with the numerical one.
-
-    In float64 a correct gradient of a smooth function has an ``error`` of 1e-12 to 1e-8, a wrong
-    one usually above 1e-4. Near a kink, such as that of ReLU, the two differ although both are correct.
+def jacobian(fun: Callable[..., Any], x: Any, **options: Unpack[Options]) -> Any:
+    """The Jacobian of ``fun`` at ``x`` by finite differences.
 
     Args:
-        f: Function, as for ``gradient``.
-        grad: Its gradient at ``x``, in the form of ``x``; or a function that returns it.
-        x: Point at which the gradients are compared.
-        scheme, h, workers, address: As for ``gradient``.
+        fun: Function of ``x`` that returns a number, an array of any shape, or a dict of them.
+        x: A number, an array of any shape, or nested dicts, lists and tuples of them.
+        **options: As for ``differentiate``.
 
-    Raises:
-        InputError: As ``gradient``; or ``grad`` does not have the form of ``x``.
+    Returns:
+        An array of shape ``f.shape + x.shape``. If ``fun`` returns a dict, such arrays by its keys; if ``x`` is a
+        dict, a list or a tuple, each of them in that form. With ``sparsity``, a ``scipy.sparse.csr_array`` of shape
+        ``(fun(x).size, x.size)`` in place of each array.
 
-    >>> x = np.array([2.0, 1.0])
-    >>> check_gradient(lambda x: float(x[0] ** 2 * x[1]), lambda x: np.array([2 * x[0] * x[1], x[0] ** 2]), x)
-    GradientCheck(error=..., worst='x[...]', given=4.0, numerical=4.0...)
-    >>> check_gradient(lambda x: float(x[0] ** 2 * x[1]), np.array([4.0, 1.0]), x).worst
-    'x[1]'
+    Raises, Warns: As ``gradient``.
+
+    >>> import numpy as np
+    >>> jacobian(lambda x: np.array([x[0] * x[1], x[0]]), np.array([2.0, 3.0])).round(6)
+    array([[3., 2.],
+           [1., 0.]])
     """
-    numerical = ParamsLayout.of(gradient(f, x, scheme=scheme, h=h, workers=workers, address=address), "gradient")[1]
-    layout, _ = ParamsLayout.of(x, "x")
-    given_layout, given = ParamsLayout.of(grad(x) if callable(grad) else grad, "grad")
-    if (given_layout.names, given_layout.shapes) != (layout.names, layout.shapes):
-        raise InputError(f"grad has {given_layout}, but x has {layout}; they must be the same.")
-    larger = max(float(np.linalg.norm(given)), float(np.linalg.norm(numerical)))
-    difference = np.abs(given - numerical)
-    worst = int(difference.argmax())
-    return GradientCheck(
-        error=float(np.linalg.norm(difference)) / larger if larger else 0.0,
-        worst=layout.param_name(worst),
-        given=float(given[worst]),
-        numerical=float(numerical[worst]),
-    )
+    return derive(Request.of(fun, x, options), full=False).jac
+
+
+def _scalar(derivative: Derivative) -> Derivative:
+    form = derivative.value_form
+    if form.size != 1:
+        raise InputError(f"fun returned {form}, but a gradient needs one number; use jacobian.")
+    return derivative
+
+
+class _Derivatives:
+    """A function of ``x`` that returns derivatives. Workers that it starts stay until it is closed or deleted."""
+
+    def __init__(
+        self, fun: Callable[..., Any], options: Options, result: Callable[[Derivative], Any], name: str
+    ) -> None:
+        self._fun = fun
+        self._options = options
+        self._result = result
+        self._name = name
+        self._stack = ExitStack()
+        self._backend: Any = None
+        self._has_warned = False
+        check_names(options)
+
+    def __call__(self, x: Any, *args: Any) -> Any:
+        options: dict[str, Any] = dict(self._options)
+        if args:
+            options["args"] = args
+        if self._backend is None:
+            self._backend = self._stack.enter_context(
+                backend_of(options.get("workers", 0), options.get("address"), options.get("store"))
+            )
+        options |= {"workers": self._backend, "address": None, "store": None}
+        derivative = derive(Request.of(self._fun, x, options), full=False, warn=not self._has_warned)
+        self._has_warned |= not derivative.success
+        return self._result(derivative)
+
+    def close(self) -> None:
+        """End the workers that were started for this function."""
+        self._stack.close()
+        self._backend = None
+
+    def __enter__(self) -> _Derivatives:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{self._name}({self._fun!r})"
+
+
+def gradient_of(fun: Callable[..., Any], **options: Unpack[Options]) -> Callable[..., Any]:
+    """The gradient of ``fun`` as a function of ``x``, such as SciPy's ``minimize`` takes as ``jac``.
+
+    Further arguments of a call are passed on to ``fun``, as SciPy does with ``args``. With ``workers``, they are
+    started at the first call and stay for the next ones, until ``close`` is called or a ``with`` block ends. Of the
+    calls with entries that are not settled, only the first one warns.
+
+    >>> import numpy as np
+    >>> gradient_of(lambda x, a: a * float(x @ x))(np.array([1.0, 2.0]), 10.0).round(6)
+    array([20., 40.])
+    """
+    return _Derivatives(fun, options, lambda derivative: _scalar(derivative).grad, "gradient_of")
+
+
+def jacobian_of(fun: Callable[..., Any], **options: Unpack[Options]) -> Callable[..., Any]:
+    """The Jacobian of ``fun`` as a function of ``x``, such as SciPy's ``least_squares`` takes as ``jac``.
+
+    See ``gradient_of``.
+    """
+    return _Derivatives(fun, options, lambda derivative: derivative.jac, "jacobian_of")
+
+
+def value_and_gradient(fun: Callable[..., Any], **options: Unpack[Options]) -> Callable[..., Any]:
+    """A function of ``x`` that returns the value and the gradient of ``fun``, as SciPy's ``minimize`` takes with
+    ``jac=True``.
+
+    See ``gradient_of``. The value costs no further evaluation.
+
+    >>> import numpy as np
+    >>> value_and_gradient(lambda x: float(x @ x))(np.array([1.0, 2.0]))[0]
+    5.0
+    """
+
+    def both(derivative: Derivative) -> tuple[Any, Any]:
+        return derivative.value, _scalar(derivative).grad
+
+    return _Derivatives(fun, options, both, "value_and_gradient")

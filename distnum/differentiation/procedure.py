@@ -1,0 +1,250 @@
+"""The course of a differentiation: what is evaluated, in which rounds, and what follows from the values."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distnum.common.arrays import Array
+from distnum.common.errors import NotFiniteError
+from distnum.differentiation.blocks import Block, Blocks
+from distnum.differentiation.derivative import Derivative
+from distnum.differentiation.directions import line_noise
+from distnum.differentiation.entries import Entries
+from distnum.differentiation.judgment.judging import Verdict, compared, judge
+from distnum.differentiation.judgment.precision import round_off
+from distnum.differentiation.judgment.searching import Search
+from distnum.differentiation.judgment.status import Status
+from distnum.differentiation.options import Request
+from distnum.differentiation.rounds import Places, Rounds
+from distnum.differentiation.starting import steps_and_noise
+from distnum.differentiation.stencils.stencil import Stencil, stencil_at
+from distnum.differentiation.summary import differing, summary
+
+__all__ = ["Procedure"]
+
+# The point x is evaluated twice if a round has at least this many points: that costs at most one percent.
+_POINTS_FOR_A_REPEAT = 100
+# The noise is estimated if at least this many coordinates, and this part of them, are not settled.
+_MANY, _MANY_PART = 5, 0.1
+
+
+class Procedure:
+    """The rounds of one differentiation.
+
+    Args:
+        request: What is differentiated.
+        rounds: Evaluates its points.
+        full: Whether errors and steps of all entries are kept.
+    """
+
+    def __init__(self, request: Request, rounds: Rounds, full: bool) -> None:
+        self._request = request
+        self._rounds = rounds
+        self._full = full
+        self._entries: Entries | None = None
+        self._noise: NDArray[np.float64] | None = None
+        self._difference = 0.0
+        self._remark = ""
+        self._adaptive = isinstance(request.h, str)
+        # Coordinates that are not settled by the stencil, as positions in ``indices``, and the values there, (k, c, m).
+        self._unsettled: list[tuple[NDArray[np.int64], NDArray[np.inexact]]] = []
+
+    def run(self) -> None:
+        """Evaluate the points of the stencil, and of a search where these do not settle a coordinate."""
+        request = self._request
+        steps, self._noise = steps_and_noise(request, self._rounds, self._name)
+        lower, upper = (None if bound is None else bound[request.indices] for bound in (request.lower, request.upper))
+        x = request.x[request.indices]
+        stencil = stencil_at(request.scheme, x, steps, lower, upper, self._name)
+        self._first_round(stencil)
+        if not self._rounds.stopped:
+            self._find_noise(stencil)
+        if self._unsettled and not self._rounds.stopped:
+            self._rounds.phase = "search"
+            self._search(stencil, lower, upper)
+
+    def _name(self, position: int) -> str:
+        """Name of the coordinate at a position in ``indices``."""
+        return self._request.form.entry_name(int(self._request.indices[position]))
+
+    def _first_round(self, stencil: Stencil) -> None:
+        """Evaluate the stencil of all coordinates, and judge them as they are complete."""
+        request, rounds = self._request, self._rounds
+        k, c = stencil.values.shape
+        coordinates = np.repeat(request.indices, k)
+        places = Places.of_moves(request.x, coordinates, stencil.values.T.ravel())
+        first = 0
+        if rounds.base is None:
+            places, first = Places.joined([Places.of_base(request.x), places]), 1
+        blocks = Blocks(c, k, first)
+        waiting: list[Block] = []
+        for outcomes in rounds.evaluate(places):
+            waiting += blocks.add(outcomes, rounds.n_outputs)
+            if rounds.base is not None:
+                while waiting:
+                    self._judge(stencil, *waiting.pop())
+        if rounds.stopped and rounds.base is not None:
+            for block in blocks.rest():
+                self._judge(stencil, *block)
+        if not rounds.stopped and (self._unsettled or c * k >= _POINTS_FOR_A_REPEAT):
+            self._check_repeats()
+
+    def _judge(self, stencil: Stencil, positions: NDArray[np.int64], values: NDArray[np.inexact]) -> None:
+        """Judge a block of coordinates; keep those that are not settled for the search."""
+        request = self._request
+        if not len(positions):
+            return
+        part, base = stencil.take(positions), self._base_of(positions)
+        eps_f = round_off(base, values, part.offsets, part.x, self._noise_of(positions))
+        verdict = judge(part, base, values, eps_f)
+        self._put(positions, verdict)
+        searched = np.logical_not(verdict.settled.all(axis=1) & (not self._adaptive))
+        if request.scheme.imaginary:  # its step needs no search
+            return
+        if request.on_error == "nan":
+            searched &= np.isfinite(values).all(axis=(0, 2))
+        if searched.any():
+            self._unsettled.append((positions[searched], values[:, searched]))
+
+    def _base_of(self, positions: NDArray[np.int64]) -> NDArray[np.inexact]:
+        """The value at ``x``: of the outputs of these coordinates if they have outputs of their own."""
+        return self._rounds.known_base
+
+    def _noise_of(self, positions: NDArray[np.int64]) -> NDArray[np.float64] | None:
+        """The noise of the outputs of these coordinates; None if it is not known."""
+        return self._noise
+
+    def _check_repeats(self) -> None:
+        """Evaluate the function at ``x`` once more; another value means that it is random."""
+        rounds = self._rounds
+        if self._noise is not None or self._request.scheme.imaginary:
+            return
+        again = rounds.evaluate_all(Places.of_base(self._request.x))
+        if again.shape == (1, len(rounds.known_base)) and not np.array_equal(
+            again[0], rounds.known_base, equal_nan=True
+        ):
+            self._difference = float(np.abs(again[0] - rounds.known_base).max())
+            self._noise = np.full(len(rounds.known_base), 3 * self._difference)  # one difference may be small by chance
+
+    def _find_noise(self, stencil: Stencil) -> None:
+        """Estimate the function's noise if many coordinates are not settled, and judge them once more.
+
+        Solvers have noise far above rounding. A few evaluations along a line are fewer than a search of every
+        coordinate, and the search starts with the right step.
+        """
+        request, rounds, unsettled = self._request, self._rounds, self._unsettled
+        n = sum(len(positions) for positions, _ in unsettled)
+        if self._noise is not None or self._adaptive or n < max(_MANY, _MANY_PART * len(request.indices)):
+            return
+        level, _ = line_noise(rounds, request.x, request.lower, request.upper, n_lines=1)
+        if len(level) and (np.nan_to_num(level) > 0).any():
+            self._noise, self._unsettled = np.nan_to_num(level), []
+            for positions, values in unsettled:
+                self._judge(stencil, positions, values)
+
+    def _search(self, stencil: Stencil, lower: Array | None, upper: Array | None) -> None:
+        """Find better steps for the coordinates that the stencil does not settle."""
+        request, rounds = self._request, self._rounds
+        positions = np.concatenate([positions for positions, _ in self._unsettled])
+        values = np.concatenate([values for _, values in self._unsettled], axis=1)
+        coordinates = request.indices[positions]
+        stencil = stencil.take(positions)
+        search = Search(
+            stencil,
+            rounds.known_base,
+            values,
+            self._noise,
+            None if lower is None else lower[positions],
+            None if upper is None else upper[positions],
+            every=self._adaptive,
+        )
+        while True:
+            rows, moved = search.ask()
+            if not len(rows) or rounds.stopped:
+                break
+            # Points farther away than those that were asked for may be where the function has no value.
+            search.tell(rounds.evaluate_all(Places.of_moves(request.x, coordinates[rows], moved), raises=False))
+        self._conclude(search, stencil, positions, values)
+
+    def _conclude(
+        self, search: Search, stencil: Stencil, positions: NDArray[np.int64], values: NDArray[np.inexact]
+    ) -> None:
+        """Keep what a search has found.
+
+        Args:
+            search: The search, which is over.
+            stencil: The stencil of its coordinates.
+            positions: Their positions in ``indices``.
+            values: The values at the points of the stencil, shape ``(k, c, m)``.
+        """
+        coordinates = self._request.indices[positions]
+        found, slopes = search.result(), search.slopes()
+        if self._request.may_search:
+            self._put(positions, found)
+        else:
+            given = judge(stencil, self._base_of(positions), values, search.eps_f)
+            self._put(positions, compared(given, found), found.h)
+        assert self._entries is not None
+        for row, output in zip(*np.nonzero(found.status == Status.KINK), strict=True):
+            coordinate = int(coordinates[row])
+            key = self._entries.output_of(coordinate, int(output)), coordinate
+            self._entries.slopes[key] = tuple(slopes[:, row, output].tolist())
+
+    def _put(self, positions: NDArray[np.int64], verdict: Verdict, better_h: NDArray[np.float64] | None = None) -> None:
+        if self._entries is None:
+            self._entries = self._no_entries()
+        coordinates = self._request.indices[positions]
+        self._entries.forget(coordinates)
+        self._entries.put(coordinates, verdict, better_h)
+
+    def _no_entries(self) -> Entries:
+        return Entries(len(self._rounds.known_base), len(self._request.x), self._full)
+
+    def result(self, seconds: float) -> Derivative:
+        """The derivative.
+
+        Raises:
+            NotFiniteError: The function is not finite at ``x``; or, with ``on_error="raise"``, at points that a
+                search has not avoided.
+        """
+        request, rounds = self._request, self._rounds
+        rounds.check_base()
+        entries = self._entries or self._no_entries()  # none if the deadline was before the first coordinate
+        timed_out = {coordinate for coordinate, _, failure in rounds.failed if failure.kind == "timeout"}
+        entries.note_timeouts({coordinate for coordinate in timed_out if coordinate >= 0})
+        if request.on_error == "raise" and (entries.status == Status.FAILED).any():
+            raise NotFiniteError(self._rounds.first_not_finite())
+        assert rounds.value_form is not None
+        if request.x.dtype == np.float32:
+            entries.narrow()
+        message = summary(entries, request.form, rounds.value_form, rounds.n_evals + rounds.n_cached)
+        about_repeats = differing(self._difference, request.form.what) if self._difference else ""
+        message = " ".join(part for part in (about_repeats, message, self._remark) if part)
+        success = not message
+        if rounds.stopped:
+            n = entries.n_missing(request.indices)
+            missing = f"{n:,} of {len(request.indices):,} coordinates are missing."
+            message = f"Stopped after {request.deadline:g} s: {missing} {message}".strip()
+            success = success and n == 0
+        return _derivative(request, rounds, entries, seconds, success, message or "All entries are settled.")
+
+
+def _derivative(
+    request: Request, rounds: Rounds, entries: Entries, seconds: float, success: bool, message: str
+) -> Derivative:
+    assert rounds.value_form is not None
+    return Derivative(
+        value=rounds.value_form.view(rounds.known_base),
+        failures=rounds.failures(),
+        n_evals=rounds.n_evals,
+        n_cached=rounds.n_cached,
+        n_retried=rounds.n_retried,
+        seconds=seconds,
+        success=success,
+        message=message,
+        form=request.form,
+        value_form=rounds.value_form,
+        entries=entries,
+        record=rounds.record,
+    )
