@@ -11,6 +11,9 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
+from distnum.cli.check import CHECK
+from distnum.cli.differentiate import DIFFERENTIATE
+from distnum.cli.evaluations import EVALUATIONS
 from distnum.cli.options import Command
 from distnum.cli.output import DONE, write_json, write_output
 from distnum.cli.scale import SCALE
@@ -122,5 +125,8 @@ COMMANDS = (
     Command("predict", "label pictures or arrays with a trained network", _add_predict_options, _predict),
     Command("plot", "draw the loss curve and the learned weights of a run", _add_plot_options, _plot),
     SCALE,
+    DIFFERENTIATE,
+    CHECK,
+    EVALUATIONS,
     SUBMIT,
 )

@@ -247,6 +247,35 @@ class TestOnACluster:
         assert "[3. 3. 3. 3.]" in printed.out
         assert "distnum: WARNING: .env may be secret, and is sent with the script" in printed.err
 
+    def test_a_study_is_sent_with_its_folder_and_goes_on_with_its_store(
+        self, running: Running, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        study = tmp_path / "study"
+        study.mkdir()
+        (study / "helper.py").write_text("factor = 3.0\n")
+        (study / "losses.py").write_text(
+            "def loss(x):\n    from helper import factor\n    return factor * x['a'] * float(x['b'] @ x['b'])\n"
+            "def gradient(x):\n    from helper import factor\n"
+            "    return {'a': factor * float(x['b'] @ x['b']), 'b': 2 * factor * x['a'] * x['b']}\n"
+        )
+        (study / "loss.toml").write_text(
+            'function = "losses:loss"\nstore = "kept"\nworkers = 2\n[x]\na = 2.0\nb = [1.0, 5.0]\n'
+        )
+        for order, cached in (("2", 0), ("4", 1)):  # the second one has fun(x) in the store
+            command = ["differentiate", str(study / "loss.toml"), "--order", order]
+            assert main(["submit", *running.options(), *command]) == 0
+            printed = capfd.readouterr()
+            number = re.findall(r"--fetch (\S+)", printed.err)[0]
+            assert main(["submit", *running.options(), "--fetch", number, "--to", str(tmp_path / number)]) == 0
+            result = json.loads((tmp_path / number / "derivative.json").read_text())
+            assert result["derivative"]["a"] == pytest.approx(78)
+            assert result["derivative"]["b"] == pytest.approx([12, 60])
+            assert result["evaluations"]["from_store"] >= cached
+        assert (running.home / "home" / "distnum-runs" / "kept").is_dir()
+        check = ["check", str(study / "loss.toml"), "--gradient", "losses:gradient"]
+        assert main(["submit", *running.options(), *check]) == 0
+        assert "all 3 compared entries are right" in capfd.readouterr().out
+
     def test_a_stopped_training_is_saved_and_resumed_to_the_same_bits(
         self, running: Running, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:

@@ -83,15 +83,16 @@ class Cluster:
         self._connection = Connection(address, token_file, ca_file)
         self._token_file = token_file
 
-    def submit(self, arguments: Sequence[str], script: Path | None = None) -> Submission:
+    def submit(self, arguments: Sequence[str], script: Path | None = None, folder: Path | None = None) -> Submission:
         """Start a command of distnum, or a script, on the cluster.
 
         Args:
             arguments: The command's name and arguments, or those of the script.
             script: A Python file, sent with its folder.
+            folder: A folder that is sent with the command; the command runs in it.
 
         Raises:
-            InputError: The script is not found.
+            InputError: The script is not found, or the folder cannot be sent.
             TrainingError: The cluster does not take the job.
         """
         number = f"distnum-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{token_hex(2)}"
@@ -99,13 +100,15 @@ class Cluster:
         if script is not None:
             if not script.is_file():
                 raise InputError(f"script is {str(script)!r}, which is not found; it must be a Python file.")
-            runtime_env["working_dir"] = str(script.resolve().parent)
-            self._warn_of_files(script.resolve().parent, runtime_env["excludes"])
+            folder = script.resolve().parent
             shown, out = [script.name, *arguments], ""
             command = ["script", *shown]
         else:
             command, out = _with_out(list(arguments), number)
             shown = command
+        if folder is not None:
+            runtime_env["working_dir"] = str(folder)
+            self._warn_of_files(folder, runtime_env["excludes"])
         self._send(
             entrypoint=_entrypoint(command),
             submission_id=number,
@@ -190,7 +193,7 @@ class Cluster:
         """
         out = self.job(number).out
         if not out:
-            raise InputError(f"job is {number!r}, a script; only the runs of commands can be fetched.")
+            raise InputError(f"job is {number!r}, which keeps no run: a script, or a check.")
         if to.exists() and (not to.is_dir() or any(to.iterdir())):
             raise InputError(f"to is {str(to)!r}, which is not empty; it must be a new folder, or an empty one.")
         if is_uri(out) and not on_a_disk(out):
@@ -260,6 +263,8 @@ def _requirements() -> list[str]:
 
 def _with_out(command: list[str], number: str) -> tuple[list[str], str]:
     """The command for the head, with a name for its run, and the folder on the head or the URI of the run."""
+    if command[0] == "check":  # it prints its result, and keeps nothing
+        return [*command, "--address", "auto"], ""
     argument = run_argument(command)
     out = argument[2] if argument else number
     if argument is None:

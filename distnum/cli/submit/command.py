@@ -9,9 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distnum.cli.check import CHECK
 from distnum.cli.options import Command, config_changes, config_of_options, parsed
 from distnum.cli.output import DONE, INTERRUPTED, write_output
 from distnum.cli.scale import SCALE, check_resume
+from distnum.cli.submit.studies import STUDY_COMMANDS, submitted_study
 from distnum.cli.train import RESUME, TRAIN
 from distnum.common.errors import InputError
 from distnum.common.text import print_remark, printable
@@ -29,10 +31,14 @@ _ACTIONS = ("list", "follow", "stop", "fetch")
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "distnum submit --address http://HEAD:8265 [options]\n       [train | resume ID | scale] [options]"
+    parser.usage = (
+        "distnum submit --address http://HEAD:8265 [options]\n       [train | resume ID | scale] [options]\n"
+        "       distnum submit --address http://HEAD:8265 [options] differentiate STUDY.toml [options]"
+    )
     parser.epilog = (
         "Further arguments are the command that runs on the cluster, by default train, and its options. Its run is "
-        "kept on the cluster's head, by default in ~/distnum-runs/ID; a relative --out is below ~/distnum-runs. The "
+        "kept on the cluster's head, by default in ~/distnum-runs/ID; a relative --out or --store is below "
+        "~/distnum-runs. A study is sent with its folder. The "
         "exit code is the job's own, or 130 if the job was stopped."
     )
     group = parser.add_argument_group("the cluster")
@@ -64,8 +70,12 @@ def submitted_command(options: argparse.Namespace) -> list[str]:
     if options.script:
         return rest[1:] if rest[:1] == ["--"] else rest
     command = rest.pop(0) if rest and not rest[0].startswith("-") else TRAIN.name
+    if command in [one.name for one in STUDY_COMMANDS]:
+        return submitted_study([command, *rest])[0]
     if command not in [one.name for one in _COMMANDS]:
-        raise InputError(f"command is {command!r}; on a cluster it must be train, resume or scale.")
+        raise InputError(
+            f"command is {command!r}; on a cluster it must be train, resume, scale, differentiate or check."
+        )
     asked = parsed([command, *rest], _COMMANDS)
     locations = {name: getattr(asked, name, None) for name in ("out", "dir")}
     changes = config_changes(asked)
@@ -121,6 +131,8 @@ def _submit(options: argparse.Namespace) -> int:
     if actions and getattr(options, actions[0]) == "":
         raise InputError(f"{actions[0]} is ''; it must be the ID of a job, as --list prints it.")
     command = [] if actions else submitted_command(options)
+    of_study = not options.script and command[:1] in [[one.name] for one in STUDY_COMMANDS]
+    folder = submitted_study(options.rest)[1] if of_study else None
     address = options.address or os.environ.get("RAY_API_SERVER_ADDRESS")
     if not address:
         raise InputError("address is missing; give --address http://HEAD:8265, the address of the cluster's dashboard.")
@@ -141,12 +153,13 @@ def _submit(options: argparse.Namespace) -> int:
         return DONE
     number = options.follow
     if number is None:
-        number = cluster.submit(command, files[2]).number
+        number = cluster.submit(command, files[2], folder).number
         if options.no_wait:
             write_output(number)
             return DONE
         print_remark(f"distnum: job {number} on {address}")
-    return _follow(cluster, number, f"distnum submit --address {shlex.quote(address)}", can_fetch=not options.script)
+    can_fetch = not options.script and command[:1] != [CHECK.name]
+    return _follow(cluster, number, f"distnum submit --address {shlex.quote(address)}", can_fetch=can_fetch)
 
 
 def _follow(cluster: Cluster, number: str, submit: str, can_fetch: bool) -> int:

@@ -50,21 +50,27 @@ def run_argument(command: list[str]) -> tuple[int, str, str] | None:
     """
     if command[0] == "resume":
         return 1, "", command[1]
+    return _argument(command, "--out")
+
+
+def _argument(command: list[str], option: str) -> tuple[int, str, str] | None:
+    """Find the value of an option: its position, what precedes it in the argument there, and the value."""
     for position, argument in enumerate(command):
-        if argument == "--out":
+        if argument == option:
             return position + 1, "", command[position + 1]
-        if argument.startswith("--out="):
-            return position, "--out=", argument[len("--out=") :]
+        if argument.startswith(f"{option}="):
+            return position, f"{option}=", argument[len(option) + 1 :]
     return None
 
 
 def on_head(command: list[str]) -> list[str]:
-    """Return a command with its run's name replaced by the path on the head."""
-    argument = run_argument(command)
-    if argument is None:
-        return command
-    position, prefix, name = argument
-    return [*command[:position], prefix + head_path(name), *command[position + 1 :]]
+    """Return a command with the names of its run and of its store replaced by their paths on the head."""
+    words = list(command)
+    for argument in (run_argument(command), _argument(command, "--store")):
+        if argument is not None:
+            position, prefix, name = argument
+            words[position] = prefix + head_path(name)
+    return words
 
 
 def packed(folder: str) -> str:

@@ -24,7 +24,10 @@ from distnum.cli.submit.command import submitted_command
         (["--address", "http://127.0.0.1:9", "--steps", "0"], "steps is '0'; it must be a whole number"),
         (["--address", "http://127.0.0.1:9", "--stepz", "3"], "unrecognized arguments: --stepz 3"),
         (["--list", "--stop", "x"], "--list and --stop are given"),
-        (["evaluate", "run"], "command is 'evaluate'; on a cluster it must be train, resume or scale."),
+        (
+            ["evaluate", "run"],
+            "command is 'evaluate'; on a cluster it must be train, resume, scale, differentiate or check.",
+        ),
         (["--list", "--steps", "3"], "'--steps' is given with --list"),
         (["--address", "user:pw@head:8265"], "address holds a user name or password"),
         (["--address", "http://a%3Apw%40head:1"], "address holds a user name or password"),
