@@ -35,7 +35,8 @@ def directional(fun: Callable[..., Any], x: Any, v: Any, **options: Unpack[Optio
 
     Returns:
         ``(fun(x + h v) - fun(x - h v)) / (2 h)``, in the form of the value of ``fun``. By default ``h`` is the largest
-        that moves no parameter by more than the default step of the central difference.
+        that moves no parameter by more than the default step of the central difference. Two values cannot be judged:
+        unlike ``differentiate``, this does not see whether the step fits the function.
 
     Raises:
         InputError: An argument cannot be used.
@@ -44,8 +45,11 @@ def directional(fun: Callable[..., Any], x: Any, v: Any, **options: Unpack[Optio
     >>> directional(lambda x: float(x @ x), np.array([1.0, 2.0]), np.array([1.0, 1.0])).__round__(6)
     6.0
     """
-    given = dict(options)
+    given: dict[str, Any] = dict(options)
     h = given.pop("h", None)
+    for name in given:
+        if name in Options.__annotations__ and name not in _OF_DIRECTIONS:
+            raise InputError(f"{name} is given, but a direction takes only h, {', '.join(_OF_DIRECTIONS)}.")
     if h is not None and (not isinstance(h, (int, float)) or not 0 < h < np.inf):
         raise InputError(f"h is {h!r:.60}; for a direction it must be a positive number, the factor of v.")
     request = Request.of(fun, x, given)
@@ -80,6 +84,10 @@ def step_along(x: NDArray[np.floating], direction: NDArray[np.float64]) -> float
     relative = default_h(SCHEMES["central"], x.dtype)
     sizes = np.maximum(np.abs(x.astype(np.float64)), 1.0)
     return float(relative / (np.abs(direction) / sizes).max())
+
+
+# Options of ``directional`` besides h.
+_OF_DIRECTIONS = ("args", "kwargs", "workers", "address", "retries", "timeout", "store", "workdir")
 
 
 @dataclass(frozen=True)
@@ -124,6 +132,7 @@ def estimate_noise(
         InputError: An argument cannot be used.
     """
     n_points = int(checked("points", points, whole(7, 1000)))
+    seed = int(checked("seed", seed, whole(0)))
     request = Request.of(fun, x, options)
     with backend_of(request.workers, request.address, request.store) as backend:
         rounds = Rounds(request, backend, keep_table=False)

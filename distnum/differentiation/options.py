@@ -125,6 +125,8 @@ class Request:
         args = options.get("args", ())
         args = args if isinstance(args, tuple) else (args,)
         kwargs = options.get("kwargs") or {}
+        if not isinstance(kwargs, Mapping):
+            raise InputError(f"kwargs is {kwargs!r:.60}; it must be a dict of further arguments by name.")
         check_takes(fun, takes, (form.what, *(f"args[{number}]" for number in range(len(args)))), kwargs)
         vectorized = bool(options.get("vectorized", False))
         if vectorized and (len(form.shapes) != 1 or form.scalars[0] or form.names[0] != "x"):

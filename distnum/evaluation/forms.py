@@ -244,7 +244,7 @@ def _kind(leaf: Any) -> str:
 
 def _leaf(leaf: Any, name: str) -> NDArray[Any]:
     """A leaf as an array of float32, float64 or whole numbers."""
-    array = as_numbers(leaf)
+    array = as_numbers(leaf) if isinstance(leaf, (np.ndarray, np.generic, int, float, complex)) else None
     if array is None or (isinstance(leaf, np.ndarray) and type(leaf) not in (np.ndarray, np.memmap)):
         raise InputError(f"{name} is {described(leaf)}; it must be {_ALLOWED}.")
     if array.dtype.kind not in "iu" and array.dtype.newbyteorder("=") not in (np.float32, np.float64):

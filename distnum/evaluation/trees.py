@@ -198,6 +198,8 @@ def described(value: Any) -> str:
         return "a masked array"
     if type(value) is np.ndarray:
         kinds = {"U": "text", "S": "text", "O": "objects", "c": "complex numbers", "b": "booleans"}
+        if value.dtype.names is not None:
+            return "a structured array"
         return f"an array of {kinds.get(value.dtype.kind, f'shape {value.shape}')}"
     if isinstance(value, (Mapping, list, tuple, np.ndarray)):
         return f"a {type(value).__name__}"

@@ -344,3 +344,14 @@ def test_a_view_with_other_leaves_is_found(change: Any) -> None:
     assert form.unchanged(view, flat)
     change(view)
     assert not form.unchanged(view, flat)
+
+
+def test_arrays_of_other_libraries_are_refused() -> None:
+    class Series:
+        def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+            return np.ones(3)
+
+    with pytest.raises(InputError, match=r"x is Series .*; it must be a number, an array"):
+        Form.of(Series(), "x")
+    with pytest.raises(InputError, match="x is a structured array"):
+        Form.of(np.zeros(2, [("a", float)]), "x")

@@ -33,15 +33,15 @@ def hint_of(
             ratios = a / b
         ratio = float(np.median(ratios))
         if np.isfinite(ratios).all() and np.allclose(ratios, ratio, rtol=_SAME, atol=0):
-            return _ratio_hint(ratio, sizes)
+            return _ratio_hint(ratio, sizes, several=len(a) > 1)
     return _transposed(given, numerical, wrong, form)
 
 
 def _near_a_word(a: float, b: float, sizes: set[int]) -> bool:
-    return bool(b) and _ratio_hint(a / b, sizes) != ""
+    return bool(b) and _ratio_hint(a / b, sizes, several=False) != ""
 
 
-def _ratio_hint(ratio: float, sizes: set[int]) -> str:
+def _ratio_hint(ratio: float, sizes: set[int], several: bool) -> str:
     if abs(ratio + 1) < _SAME:
         return "The wrong entries have the wrong sign."
     for factor in (2.0, 0.5, -2.0, -0.5):
@@ -49,7 +49,7 @@ def _ratio_hint(ratio: float, sizes: set[int]) -> str:
             sign = " and have the wrong sign" if factor < 0 else ""
             text = f"The wrong entries are {abs(factor):g} times too large{sign}: "
             return text + "is a factor 1/2, or the 2 of a square, missing?"
-    for size in sorted(sizes):
+    for size in sorted(sizes) if several else []:
         if size > 2 and abs(ratio / size - 1) < _SAME:
             return f"The wrong entries are {size} times too large, a length that occurs here: is 1/n missing?"
         if size > 2 and abs(ratio * size - 1) < _SAME:

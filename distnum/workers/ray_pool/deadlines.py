@@ -18,6 +18,8 @@ COPY_FACTOR, COPY_S = 2.0, 0.25
 _GIVE_UP_FACTOR, GIVE_UP_S = 10.0, 5.0
 # The same while no time is expected yet.
 _UNKNOWN_GIVE_UP_S = 600.0
+# For a function of the user's, which may take any time: years.
+_NEVER_S = 1e8
 # Number of turns whose times are remembered.
 _N_TIMES = 8
 
@@ -27,10 +29,12 @@ class Deadlines:
 
     Args:
         deadline_s: Seconds after which a worker is given up; None derives them from earlier turns.
+        any_time: Whether the work may take any time, as a function of the user's: without ``deadline_s`` no worker is
+            then given up, however long it computes. Its work is still copied to idle workers when it is overdue.
     """
 
-    def __init__(self, deadline_s: float | None) -> None:
-        self._deadline_s = deadline_s
+    def __init__(self, deadline_s: float | None, any_time: bool = False) -> None:
+        self._deadline_s = _NEVER_S if deadline_s is None and any_time else deadline_s
         self._times: deque[float] = deque(maxlen=_N_TIMES)
 
     def learn(self, gathered: Gathered, costs: NDArray[np.float64]) -> None:

@@ -154,7 +154,8 @@ class RayPool(Closing):
         # Not a method of this pool: a cycle of references would keep handles of actors alive after close.
         batch_of: BatchAt = batch_at if variant is None else lambda step: batch_at(step, variant)
         self._planner = Planner(self._work, batch_of)
-        self._deadlines = Deadlines(self._deadline_s)
+        # Work that is not safe for threads calls a function of the user's.
+        self._deadlines = Deadlines(self._deadline_s, any_time=not self._work.thread_safe)
         self._blocks_shape: tuple[int, int] | None = None
         if self._shares_blocks and isinstance(self._work, SharesBlocks):
             self._blocks_shape = self._work.shared_blocks(batch_of(1), self._dtype)
