@@ -20,6 +20,7 @@ from distnum.differentiation.rounds import Places, Rounds
 from distnum.differentiation.starting import steps_and_noise
 from distnum.differentiation.stencils.stencil import Stencil, stencil_at
 from distnum.differentiation.summary import differing, summary
+from distnum.differentiation.together import settled_together
 
 __all__ = ["Procedure"]
 
@@ -58,8 +59,9 @@ class Procedure:
         x = request.x[request.indices]
         stencil = stencil_at(request.scheme, x, steps, lower, upper, self._name)
         self._first_round(stencil)
-        if not self._rounds.stopped:
-            self._find_noise(stencil)
+        for settle in (self._settle_together, self._find_noise)[0 if request.may_search else 1 :]:
+            if self._unsettled and self._noise is None and not (self._adaptive or self._rounds.stopped):
+                settle(stencil)
         if self._unsettled and not self._rounds.stopped:
             self._rounds.phase = "search"
             self._search(stencil, lower, upper)
@@ -117,27 +119,29 @@ class Procedure:
 
     def _check_repeats(self) -> None:
         """Evaluate the function at ``x`` once more; another value means that it is random."""
-        rounds = self._rounds
-        if self._noise is not None or self._request.scheme.imaginary:
-            return
-        again = rounds.evaluate_all(Places.of_base(self._request.x))
-        if again.shape == (1, len(rounds.known_base)) and not np.array_equal(
-            again[0], rounds.known_base, equal_nan=True
-        ):
-            self._difference = float(np.abs(again[0] - rounds.known_base).max())
-            self._noise = np.full(len(rounds.known_base), 3 * self._difference)  # one difference may be small by chance
+        if self._noise is None and not self._request.scheme.imaginary:
+            self._difference = self._rounds.difference_of_repeats()
+            if self._difference:  # one difference may be small by chance
+                self._noise = np.full(len(self._rounds.known_base), 3 * self._difference)
+
+    def _settle_together(self, stencil: Stencil) -> None:
+        """Settle coordinates that are at a minimum, by moving all of them together."""
+        positions, values = _joined(self._unsettled)
+        part = stencil.take(positions)
+        verdict = settled_together(self._rounds, self._request.x, self._request.indices[positions], part, values)
+        self._put(positions, verdict)
+        left = ~verdict.settled.all(axis=1)
+        self._unsettled = [(positions[left], values[:, left])] if left.any() else []
 
     def _find_noise(self, stencil: Stencil) -> None:
         """Estimate the function's noise if many coordinates are not settled, and judge them once more.
 
-        Solvers have noise far above rounding. A few evaluations along a line are fewer than a search of every
-        coordinate, and the search starts with the right step.
+        Solvers have noise far above rounding. Points along a line are fewer than those of a search of every coordinate.
         """
-        request, rounds, unsettled = self._request, self._rounds, self._unsettled
-        n = sum(len(positions) for positions, _ in unsettled)
-        if self._noise is not None or self._adaptive or n < max(_MANY, _MANY_PART * len(request.indices)):
+        request, unsettled = self._request, self._unsettled
+        if sum(len(positions) for positions, _ in unsettled) < max(_MANY, _MANY_PART * len(request.indices)):
             return
-        level, _ = line_noise(rounds, request.x, request.lower, request.upper, n_lines=1)
+        level, _ = line_noise(self._rounds, request.x, request.lower, request.upper, n_lines=1)
         if len(level) and (np.nan_to_num(level) > 0).any():
             self._noise, self._unsettled = np.nan_to_num(level), []
             for positions, values in unsettled:
@@ -146,8 +150,7 @@ class Procedure:
     def _search(self, stencil: Stencil, lower: Array | None, upper: Array | None) -> None:
         """Find better steps for the coordinates that the stencil does not settle."""
         request, rounds = self._request, self._rounds
-        positions = np.concatenate([positions for positions, _ in self._unsettled])
-        values = np.concatenate([values for _, values in self._unsettled], axis=1)
+        positions, values = _joined(self._unsettled)
         coordinates = request.indices[positions]
         stencil = stencil.take(positions)
         search = Search(
@@ -194,9 +197,8 @@ class Procedure:
     def _put(self, positions: NDArray[np.int64], verdict: Verdict, better_h: NDArray[np.float64] | None = None) -> None:
         if self._entries is None:
             self._entries = self._no_entries()
-        coordinates = self._request.indices[positions]
-        self._entries.forget(coordinates)
-        self._entries.put(coordinates, verdict, better_h)
+        self._entries.forget(self._request.indices[positions])
+        self._entries.put(self._request.indices[positions], verdict, better_h)
 
     def _no_entries(self) -> Entries:
         return Entries(len(self._rounds.known_base), len(self._request.x), self._full)
@@ -248,3 +250,9 @@ def _derivative(
         entries=entries,
         record=rounds.record,
     )
+
+
+def _joined(blocks: list[Block]) -> Block:
+    """Several blocks as one."""
+    positions = np.concatenate([positions for positions, _ in blocks])
+    return positions, np.concatenate([values for _, values in blocks], axis=1)

@@ -22,7 +22,7 @@ _QUIET_S = 2.0
 _QUIET_ROUND_S = 0.3
 # Without a terminal: a line after this many seconds.
 _LINE_EVERY_S = 10.0
-# The rate is that of the last seconds, and of so many evaluations for each worker if these take longer.
+# The rate is that of the last seconds, or of this number of evaluations for each worker if these take longer.
 _WINDOW_S = 10.0
 _WINDOW_EVALUATIONS = 3
 _NARROWEST_BAR = 8

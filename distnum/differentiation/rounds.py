@@ -164,6 +164,13 @@ class Rounds:
             values = np.full((len(places.points), 0 if self.base is None else len(self.base)), np.nan)
         return values
 
+    def difference_of_repeats(self) -> float:
+        """Evaluate the function at ``x`` again; return the largest difference from its first value there."""
+        again, base = self.evaluate_all(Places.of_base(self._request.x)), self.known_base
+        if again.shape != (1, len(base)) or np.array_equal(again[0], base, equal_nan=True):
+            return 0.0
+        return float(np.abs(again[0] - base).max())
+
     def describe(self, coordinate: int, offset: Any) -> str:
         """Phrase for a point, such as ``"where x[3] is moved by +6e-06"``."""
         if coordinate == -1:

@@ -154,7 +154,7 @@ def test_coordinates_that_the_stencil_does_not_settle_are_searched_together() ->
 
     x = X * 1e-4
     dense, sparse = (distnum.differentiate(steep, x, sparsity=one) for one in (None, TRIDIAGONAL))
-    np.testing.assert_array_equal(sparse.jac.toarray(), dense.jac)
+    np.testing.assert_allclose(sparse.jac.toarray(), dense.jac, rtol=5e-3)
     assert sparse.success
     n_shared = sum(one.name.startswith("(group") for one in sparse.evaluations())
     assert 3 * 2 < n_shared <= 3 * (2 + 2 * MOST_ROUNDS)

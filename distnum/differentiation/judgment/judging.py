@@ -76,8 +76,8 @@ def tolerance(
     up to 2). Accepted are 100 times as much noise and 10 times as much bend, but at least 1e-3 and, for order 2, 3e-3,
     which count for functions that are exact up to rounding in double precision.
 
-    For order 2 the bend is that large within some 200 steps of a minimum, too: there a search of two more evaluations
-    makes sure that the bend is no kink.
+    For order 2 the bend is that large within some 200 steps of a minimum, too: there further evaluations make sure that
+    the bend is no kink (``together.py``, or a search).
     """
     with np.errstate(all="ignore"):
         relative = np.nan_to_num(eps_f / size, nan=0.0, posinf=1.0)

@@ -9,8 +9,8 @@ __all__ = ["round_off", "value_size"]
 
 # A grid counts only if the values change by fewer of its steps: a finer one does not matter.
 _STEPS_OF_GRID = 2.0**17
-# ... and only if the points have more significant binary digits than the changes have, by at least so many: x**2 has
-# few digits where x has few.
+# ... and only if the points have more significant binary digits than the changes have, by at least this number: x**2
+# has few digits where x has few.
 _SPARE_BITS = 3
 # Numbers are on a decimal grid if they are multiples of it up to this many units in the last place, and not so large
 # that they would be by chance: these must not be more than this fraction of the grid.

@@ -22,7 +22,7 @@ __all__ = ["SparseProcedure"]
 
 Ints = NDArray[np.int64]
 
-# So many contradicting rows are named.
+# Largest number of contradicting rows that are named.
 _MOST_NAMES = 5
 _SEED = 0
 
@@ -69,6 +69,9 @@ class SparseProcedure(Procedure):
             self._judge(stencil, positions[some], self._values(shared, point_of[:, some], positions[some]))
         if not self._rounds.stopped and self._unsettled:
             self._check_repeats()
+
+    def _settle_together(self, stencil: Stencil) -> None:
+        """Nothing: coordinates of a group are searched together anyway."""
 
     def _search(self, stencil: Stencil, lower: Array | None, upper: Array | None) -> None:
         searches = [

@@ -18,7 +18,7 @@ __all__ = ["in_parts", "lagrange_weights", "place"]
 
 # The smallest step between bounds, in units in the last place of x. Points of a smaller one might coincide.
 _SMALLEST_ULPS = 8
-# Coordinates near bounds, or with unequal offsets, are treated so many at a time: their arrays stay in the cache.
+# Coordinates near bounds, or with unequal offsets, are treated in parts of this length: their arrays stay in the cache.
 _TOGETHER = 8192
 
 

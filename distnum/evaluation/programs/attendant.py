@@ -88,7 +88,7 @@ if hasattr(os, "register_at_fork"):
 
 def main() -> None:
     """Read what to guard until the pipe is closed, then end and remove what is left of it."""
-    # Not as a child of the guarded process: whoever kills that with its children shall not kill this.
+    # Not as a child of the guarded process: killing that with its children must not kill this one.
     if os.fork():
         os._exit(0)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
