@@ -77,7 +77,7 @@ def test_a_right_gradient(capsys: pytest.CaptureFixture[str]) -> None:
 def test_where_the_point_comes_from(x: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert check("value", "--gradient", "check_model:wrong", "--x", x) == 1
     printed = capsys.readouterr().out
-    assert "1 of 3 entries are wrong." in printed
+    assert "1 of 3 entries is wrong." in printed
     assert "x[1]                               -3.999               -4" in printed
 
 

@@ -165,7 +165,7 @@ def _full(request: Request, gradient: NDArray[np.float64], rtol: float, atol: fl
     relative = float(np.linalg.norm((given - numerical)[known])) / norm if norm else 0.0
     n_wrong, n_unknown = int(wrong.sum()), int((verdicts == "unknown").sum())
     message = (
-        f"{n_wrong:,} of {len(chosen):,} entries are wrong"
+        f"{n_wrong:,} of {len(chosen):,} entries {'is' if n_wrong == 1 else 'are'} wrong"
         if n_wrong
         else f"all {len(chosen) - n_unknown:,} compared entries are right"
     )
