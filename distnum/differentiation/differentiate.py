@@ -21,7 +21,8 @@ def differentiate(fun: Callable[..., Any], x: Any, **options: Unpack[Options]) -
     The step of each coordinate checks itself: if the values at the points of the stencil show that it does not fit the
     function (nothing changes beyond rounding, the function bends or oscillates within the step, a value is not finite),
     up to six more points of this coordinate are evaluated, and what cannot be settled keeps its status and is named in
-    one warning. Healthy coordinates cost the stencil alone, and ``fun(x)`` once.
+    one warning. Healthy coordinates cost the stencil alone, and ``fun(x)`` once; twice from 100 points
+    on, to see whether ``fun`` is random.
 
     Args:
         fun: Function of ``x`` that returns a number, an array of any shape, or a dict of them, real or complex. It

@@ -59,7 +59,7 @@ class Procedure:
         x = request.x[request.indices]
         stencil = stencil_at(request.scheme, x, steps, lower, upper, self._name)
         self._first_round(stencil)
-        for settle in (self._settle_together, self._find_noise)[0 if request.may_search else 1 :]:
+        for settle in (self._settle_together, self._find_noise):
             if self._unsettled and self._noise is None and not (self._adaptive or self._rounds.stopped):
                 settle(stencil)
         if self._unsettled and not self._rounds.stopped:
@@ -128,7 +128,7 @@ class Procedure:
         """Settle coordinates that are at a minimum, by moving all of them together."""
         positions, values = _joined(self._unsettled)
         part = stencil.take(positions)
-        verdict = settled_together(self._rounds, self._request.x, self._request.indices[positions], part, values)
+        verdict = settled_together(self._rounds, self._request, positions, part, values)
         self._put(positions, verdict)
         left = ~verdict.settled.all(axis=1)
         self._unsettled = [(positions[left], values[:, left])] if left.any() else []

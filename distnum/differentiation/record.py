@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, overload
 
 import numpy as np
@@ -111,15 +112,7 @@ class Record:
         """
         self._n_bytes += outcomes.values.nbytes
         if self._n_bytes > _KEPT_BYTES:
-            outcomes = Outcomes(
-                outcomes.numbers,
-                np.full((len(outcomes.numbers), 1), np.nan),
-                None,
-                outcomes.seconds,
-                outcomes.failures,
-                outcomes.host,
-                outcomes.cached,
-            )
+            outcomes = replace(outcomes, values=np.full((len(outcomes.numbers), 1), np.nan), form=None)
         self._parts.append((coordinates[outcomes.numbers], offsets[outcomes.numbers], outcomes))
 
     def table(self) -> EvaluationTable:
@@ -136,7 +129,7 @@ class Record:
                         value[0].item() if len(value) == 1 else value,
                         float(outcomes.seconds[position]),
                         outcomes.host,
-                        failure.attempts if failure else 1,
+                        failure.attempts if failure else 1 + outcomes.retried.get(number, 0),
                         failure.kind if failure else "cached" if outcomes.cached else "ok",
                     )
                 )

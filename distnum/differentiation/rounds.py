@@ -200,6 +200,7 @@ class Rounds:
         for number, failure in outcomes.failures.items():
             self.failed.append((int(places.coordinates[number]), places.offsets[number], failure))
             self.n_retried += failure.attempts - 1
+        self.n_retried += sum(outcomes.retried.values())
         if outcomes.cached:
             self.n_cached += len(outcomes.numbers)
         else:

@@ -19,10 +19,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from distnum.common.arrays import Array
 from distnum.differentiation.judgment.judging import Verdict, judge
 from distnum.differentiation.judgment.precision import round_off
 from distnum.differentiation.judgment.status import Status
+from distnum.differentiation.options import Request
 from distnum.differentiation.rounds import Places, Rounds
 from distnum.differentiation.stencils.stencil import Stencil
 from distnum.evaluation.points import Points
@@ -44,14 +44,14 @@ _NOISE_OF_THIRD = 9.0
 
 
 def settled_together(
-    rounds: Rounds, x: Array, coordinates: NDArray[np.int64], stencil: Stencil, values: NDArray[np.inexact]
+    rounds: Rounds, request: Request, positions: NDArray[np.int64], stencil: Stencil, values: NDArray[np.inexact]
 ) -> Verdict:
     """The verdict on coordinates of which some are bent, after all of them were moved together.
 
     Args:
         rounds: Evaluates the function.
-        x: The point, shape ``(n,)``.
-        coordinates: Indices of the ``c`` coordinates.
+        request: What is differentiated. Steps that were given are judged by a search instead, which compares them.
+        positions: Positions of the ``c`` coordinates in the request's ``indices``.
         stencil: Their stencil.
         values: Values at its points, shape ``(k, c, m)``.
 
@@ -61,7 +61,7 @@ def settled_together(
     base, offsets = rounds.known_base, stencil.offsets
     eps_f = round_off(base, values, offsets, stencil.x)
     judged = judge(stencil, base, values, eps_f)
-    if len(offsets) != 2 or stencil.scheme.imaginary or np.iscomplexobj(values):
+    if len(offsets) != 2 or stencil.scheme.imaginary or np.iscomplexobj(values) or not request.may_search:
         return judged
     with np.errstate(all="ignore"):
         second = np.abs(values[0] + values[1] - 2 * base)
@@ -74,8 +74,9 @@ def settled_together(
         return judged
     rng = np.random.default_rng(0)
     parts = rng.uniform(0.5, 1.0, len(rows)) * rng.choice([-1.0, 1.0], len(rows)) * stencil.h[rows]
+    x = request.x
     direction = np.zeros(len(x))
-    direction[coordinates[rows]] = parts
+    direction[request.indices[positions[rows]]] = parts
     scales = np.array([1.0, -1.0, 0.125, -0.125])
     vectors = (x + np.outer(scales, direction)).astype(x.dtype)
     places = Places(np.full(4, -2), scales, Points.of_vectors(x, vectors))

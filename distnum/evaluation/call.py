@@ -9,15 +9,16 @@ import inspect
 import platform
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distnum.common.errors import InputError, TrainingError
 from distnum.common.text import first_line
+from distnum.evaluation.argument import Argument
 from distnum.evaluation.forms import Form
 from distnum.evaluation.outcomes import Failure, Limits, Outcomes
 from distnum.evaluation.points import Points
@@ -106,27 +107,32 @@ class Caller:
         """
         self.error = None
         part = points.take(numbers)
-        x = _Argument(self._call.form, part)
+        x = Argument(self._call.form, part)
         evaluate = self._stacks if self._call.vectorized else self._one_by_one
-        rows, seconds, failures = evaluate(x, part, limits, ends)
+        rows, seconds, failures, retried = evaluate(x, part, limits, ends)
         x.check_unchanged()
         numbers = numbers[: len(rows)]
-        named = {int(numbers[position]): failure for position, failure in failures.items()}
-        return Outcomes(numbers, self._values(rows), self.value_form, np.array(seconds), named, platform.node())
+        outcomes = Outcomes(
+            np.arange(len(rows)), self._values(rows), self.value_form, np.array(seconds), failures, platform.node()
+        )
+        return replace(outcomes, retried=retried).renumbered(numbers)
 
-    def _one_by_one(self, x: _Argument, points: Points, limits: Limits, ends: float | None) -> _Finished:
+    def _one_by_one(self, x: Argument, points: Points, limits: Limits, ends: float | None) -> _Finished:
         call = self._call
         function, args, kwargs = call.function, call.args, call.kwargs
         n_attempts = limits.retries + 1
         rows: list[Any] = []
         seconds: list[float] = []
         failures: dict[int, Failure] = {}
+        retried: dict[int, int] = {}
         for number in range(len(points)):
             argument = x.move(number)
             for attempt in range(n_attempts):
                 began = perf_counter()
                 try:
                     row = self._row(function(argument, *args, **kwargs))
+                    if attempt:
+                        retried[number] = attempt
                     break
                 except (Exception, SystemExit) as error:
                     failure, row = self._failure(error, attempt + 1), None
@@ -138,27 +144,33 @@ class Caller:
             seconds.append(ended - began)
             if (failures and limits.raises) or (ends is not None and ended > ends):
                 break
-        return rows, seconds, failures
+        return rows, seconds, failures, retried
 
-    def _stacks(self, x: _Argument, points: Points, limits: Limits, ends: float | None) -> _Finished:
+    def _stacks(self, x: Argument, points: Points, limits: Limits, ends: float | None) -> _Finished:
         """Evaluate stacks of points; a stack that fails is evaluated again point by point, to find out where."""
         call = self._call
         rows: list[Any] = []
         seconds: list[float] = []
         failures: dict[int, Failure] = {}
+        retried: dict[int, int] = {}
         size = max(1, _STACK_BYTES // max(x.base.nbytes, 1))
         while len(rows) < len(points):
             begin = len(rows)
-            for n in (min(size, len(points) - begin), 1):
+            whole = min(size, len(points) - begin)
+            attempt = 0  # of the first point by itself
+            for n in [whole] * (whole > 1) + [1] * (limits.retries + 1):
+                attempt += n == 1
                 began = perf_counter()
                 stack = np.stack([points.vector(number) for number in range(begin, begin + n)])
                 new: list[Any] = [None]
                 try:
                     values = call.function(stack.reshape(n, *call.form.shapes[0]), *call.args, **call.kwargs)
                 except (Exception, SystemExit) as error:
-                    failure = self._failure(error, 1)
+                    failure = self._failure(error, attempt)
                 else:
                     new = [self._row(value) for value in _unstacked(values, n)]
+                    if attempt > 1:
+                        retried[begin] = attempt - 1
                     break
             else:
                 failures[begin] = failure
@@ -167,7 +179,7 @@ class Caller:
             seconds += [(ended - began) / len(new)] * len(new)
             if (failures and limits.raises) or (ends is not None and ended > ends):
                 break
-        return rows, seconds, failures
+        return rows, seconds, failures, retried
 
     def _row(self, value: Any) -> Any:
         """The flat value; a number itself if the value is one number of float64."""
@@ -203,78 +215,8 @@ class Caller:
         return Failure(kind, name + first_line(error), trace, n_attempts, platform.node())
 
 
-_Finished = tuple[list[Any], list[float], dict[int, Failure]]
-"""Rows (None where the function failed), seconds, and failures by position."""
-
-
-class _Argument:
-    """The argument of a function, moved in place from point to point.
-
-    Attributes:
-        base: The base point, shape ``(n,)``, in the dtype of the moved values.
-    """
-
-    def __init__(self, form: Form, points: Points) -> None:
-        self._form = form
-        self.base = points.base.astype(np.result_type(points.base, points.values))
-        self._x = self.base.copy()
-        self._view = form.view(self._x)
-        self._has_numbers = any(form.scalars)  # numbers cannot be changed in place
-        starts = points.starts
-        self._starts = None if np.all(np.diff(starts) == 1) else starts.tolist()
-        self._entries: list[int] = points.entries.tolist()
-        self._values: list[Any] = points.values.tolist()
-
-    def move(self, number: int) -> Any:
-        """The argument at a point, in the user's form."""
-        if self._starts is None:
-            self._x[self._entries[number]] = self._values[number]
-        else:
-            for position in range(self._starts[number], self._starts[number + 1]):
-                self._x[self._entries[position]] = self._values[position]
-        return self._form.view(self._x) if self._has_numbers else self._view
-
-    def move_back(self, number: int) -> None:
-        """Restore the base point."""
-        if self._starts is None:
-            entry = self._entries[number]
-            if self._x[entry] != self._values[number]:
-                self._refuse(entry, self._values[number])
-            self._x[entry] = self.base[entry]
-            return
-        begin, end = self._starts[number], self._starts[number + 1]
-        if begin == end:  # a function that changes its argument shall be found at the base point at once
-            self.check_unchanged()
-        for position in range(begin, end):
-            entry = self._entries[position]
-            if self._x[entry] != self._values[position]:
-                self._refuse(entry, self._values[position])
-            self._x[entry] = self.base[entry]
-
-    def check_unchanged(self) -> None:
-        """Refuse a function that has changed its argument.
-
-        Raises:
-            InputError: It has.
-        """
-        form, x, base = self._form, self._x, self.base
-        if not self._has_numbers and not form.unchanged(self._view, x):
-            raise InputError(
-                f"the function replaces entries of its argument {form.what}; it must leave it as it is. Let it work on "
-                "a copy."
-            )
-        if x.tobytes() == base.tobytes():
-            return
-        differs = (x.view(np.uint8) != base.view(np.uint8)).reshape(len(x), -1).any(axis=1)
-        index = int(np.flatnonzero(differs)[0])
-        self._refuse(index, base[index])
-
-    def _refuse(self, index: int, before: Any) -> NoReturn:
-        form = self._form
-        raise InputError(
-            f"the function changes its argument: {form.entry_name(index)} was {before:.6g} before a call and "
-            f"{self._x[index]:.6g} after it. Let it work on a copy, as of {form.what}.copy()."
-        )
+_Finished = tuple[list[Any], list[float], dict[int, Failure], dict[int, int]]
+"""Rows (None where the function failed), seconds; failures, and numbers of further attempts, by position."""
 
 
 def _unstacked(values: Any, n: int) -> list[Any]:

@@ -113,11 +113,7 @@ def _evaluate(task: _Task) -> _Result:
     call, points, numbers, limits = task
     caller = Caller(call)
     outcomes = caller.evaluate(points, np.arange(len(points)), limits)
-    failures = {int(numbers[number]): failure for number, failure in outcomes.failures.items()}
-    renumbered = Outcomes(
-        numbers[outcomes.numbers], outcomes.values, outcomes.form, outcomes.seconds, failures, outcomes.host
-    )
-    return renumbered, _sendable(caller.error) if limits.raises else None
+    return outcomes.renumbered(numbers), _sendable(caller.error) if limits.raises else None
 
 
 def _sendable(error: BaseException | None) -> BaseException | None:

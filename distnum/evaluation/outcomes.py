@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -50,6 +50,7 @@ class Outcomes:
         failures: Failures by the number of the point.
         host: Name of the machine.
         cached: Whether the values were in a store.
+        retried: Numbers of further attempts that were needed, by the number of a point that has not failed in the end.
     """
 
     numbers: NDArray[np.int64]
@@ -59,6 +60,16 @@ class Outcomes:
     failures: dict[int, Failure] = field(default_factory=dict)
     host: str = ""
     cached: bool = False
+    retried: dict[int, int] = field(default_factory=dict)
+
+    def renumbered(self, numbers: NDArray[np.int64]) -> Outcomes:
+        """The same of points with other numbers: ``numbers[k]`` in place of ``k``."""
+        return replace(
+            self,
+            numbers=numbers[self.numbers],
+            failures={int(numbers[number]): failure for number, failure in self.failures.items()},
+            retried={int(numbers[number]): count for number, count in self.retried.items()},
+        )
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ __all__ = ["framed", "frames", "read_frame"]
 _MARK = b"\xd1EVAL1\r\n"
 _HEAD = struct.Struct("<8sQ16s")
 _SEARCHED_BYTES = 1 << 20
-# Marks may also be within records. What is read while searching for the next record is at most so many times the file.
+# Marks may also be within records. Searching for the next record reads at most this many times the size of the file.
 _MOST_READ = 16
 
 

@@ -94,7 +94,7 @@ class Listed:
             )
 
     def worst_first(self, most: int) -> NDArray[np.int64]:
-        """Return the positions of at most so many entries: those not settled, by relative error, then the first."""
+        """Return the positions of ``most`` entries: those not settled, by relative error, then the first ones."""
         settled = np.isin(self.status, (Status.OK, Status.ONE_SIDED))
         unsettled = np.flatnonzero(~settled)
         with np.errstate(all="ignore"):

@@ -199,7 +199,8 @@ class Config(CheckedFields):
     )
     step_deadline: float | Literal["auto"] = checked_field(
         either("auto", real(above=0)),
-        "seconds after which a worker that has not answered is given up; auto derives them from earlier answers",
+        "seconds after which a worker that has not answered is given up; auto derives them from earlier answers, and "
+        "never gives up a Python function",
         "auto",
         "S",
         MACHINE,

@@ -37,7 +37,8 @@ def moves(form_of: Any, indices: list[int], values: list[Any], vectorized: bool 
             [part.values if part.form else np.full((len(part.numbers), width), np.nan) for part in parts]
         )
         form_ = next((part.form for part in parts if part.form is not None), None)
-        return Outcomes(np.arange(len(order)), values_[order], form_, np.zeros(len(order)), failures)
+        retried = {number: count for part in parts for number, count in part.retried.items()}
+        return Outcomes(np.arange(len(order)), values_[order], form_, np.zeros(len(order)), failures, retried=retried)
 
     return outcomes
 
@@ -116,7 +117,27 @@ def test_a_retry_may_succeed() -> None:
 
     outcomes = moves(np.array([1.0]), [0], [2.0])(sometimes, limits=Limits(retries=1))
     assert outcomes.values[:, 0].tolist() == [1, 2]
+    assert outcomes.retried == {1: 1}
     assert calls == [1, 2, 2]
+
+
+def test_a_retry_of_a_vectorized_function_may_succeed() -> None:
+    sizes: list[int] = []
+
+    def sometimes(x: Any) -> Any:
+        sizes.append(len(x))
+        if (x == 2).any() and sizes.count(1) < 3:
+            raise OSError("the licence server is busy")
+        return x.sum(axis=1)
+
+    at = moves(np.array([1.0]), [0], [2.0], vectorized=True)
+    outcomes = at(sometimes, limits=Limits(retries=1))
+    assert outcomes.values[:, 0].tolist() == [1, 2]
+    assert outcomes.retried == {1: 1}
+    assert sizes == [2, 1, 1, 1]
+    sizes.clear()
+    with pytest.raises(OSError, match="busy"):
+        at(sometimes)
 
 
 @pytest.mark.parametrize("returned", ["text", None, [1, [2]], np.ma.masked_array([1.0], [True]), object()])

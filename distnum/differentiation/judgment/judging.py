@@ -42,9 +42,9 @@ _NEGLIGIBLE = 1e-6
 _ALIKE = 0.1
 # Noise of the values above this multiple of rounding in double precision shows that they are rounded.
 _COARSE = 8.0
-# Numbers with at most so many binary digits may be whole numbers or simple fractions.
+# Numbers with at most this many binary digits may be whole numbers or simple fractions.
 _FEW_BITS = 12
-# Numbers with at most so many decimal digits look rounded.
+# Numbers with at most this many decimal digits look rounded.
 _MOST_DIGITS = 9
 
 

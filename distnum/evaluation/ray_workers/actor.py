@@ -20,6 +20,7 @@ from distnum.evaluation.call import Caller
 from distnum.evaluation.outcomes import Limits, Outcomes
 from distnum.evaluation.points import Points
 from distnum.evaluation.programs.folders import WorkFolders
+from distnum.evaluation.programs.in_folder import InFolder
 from distnum.evaluation.ray_workers.ends import Guard
 from distnum.evaluation.ray_workers.map_job import mapped
 from distnum.evaluation.ray_workers.messages import EvaluationTask, packed_outcomes, unpacked_task
@@ -121,9 +122,7 @@ class EvaluationWorker(ServingActor):
             self._error = error
             return packed_outcomes(outcomes, raised=True)
         self._error = error if task.limits.raises else None
-        numbers = task.numbers[outcomes.numbers]
-        failures = {int(task.numbers[number]): failure for number, failure in outcomes.failures.items()}
-        return packed_outcomes(replace(outcomes, numbers=numbers, failures=failures), self._error is not None)
+        return packed_outcomes(outcomes.renumbered(task.numbers), self._error is not None)
 
     def _evaluated(self, caller: Caller, task: EvaluationTask, points: Points) -> Outcomes:
         """Outcomes of a first part of the points, numbered by their positions."""
@@ -144,22 +143,10 @@ class EvaluationWorker(ServingActor):
     def _limited(self, function: Callable[..., Any], limits: Limits, vectorized: bool = False) -> Callable[..., Any]:
         """A function with its working folder and its time limit."""
         if self._setup.workdir is not None:
-            function = self._in_folder(function, self._setup.workdir)
+            function = InFolder(function, self._setup.workdir)
         if limits.timeout is not None:
             function = self._guard.limited(function, limits.timeout, vectorized)
         return function
-
-    def _in_folder(self, function: Callable[..., Any], folders: WorkFolders) -> Callable[..., Any]:
-        n_calls = 0
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            nonlocal n_calls
-            n_calls += 1
-            number = self._guard.number
-            with folders.entered(n_calls if number is None else number):
-                return function(*args, **kwargs)
-
-        return call
 
 
 def _folder_of_logs() -> str | None:
@@ -182,4 +169,5 @@ def _joined(parts: list[Outcomes]) -> Outcomes:
     numbers = np.concatenate([part.numbers for part in parts])
     seconds = np.concatenate([part.seconds for part in parts])
     failures = {number: failure for part in parts for number, failure in part.failures.items()}
-    return Outcomes(numbers, values, last.form, seconds, failures, last.host)
+    retried = {number: count for part in parts for number, count in part.retried.items()}
+    return Outcomes(numbers, values, last.form, seconds, failures, last.host, retried=retried)

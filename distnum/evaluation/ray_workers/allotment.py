@@ -107,4 +107,5 @@ class Allotment(Generic[R]):
 
     def try_again(self, number: int) -> None:
         """Take back a point, to be evaluated by itself."""
+        self._job.again(number)
         self._supply.give_back_singly(np.array([number]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -134,6 +135,7 @@ class _Evaluations:
         self.function = name_of(pickled)
         self._points = points
         self._n_drawn = 0
+        self._again: Counter[int] = Counter()
         self.most_points = max(1, _MOST_ENTRIES * len(points) // max(1, len(points.entries)))
 
     def draw(self, most: int) -> NDArray[np.int64]:
@@ -149,7 +151,14 @@ class _Evaluations:
         return EvaluationTask(turn, self.function, numbers, self.limits, budget_s, points, first), None
 
     def results(self, reply: bytes) -> tuple[Outcomes, bool]:
-        return unpacked_outcomes(reply)
+        outcomes, raised = unpacked_outcomes(reply)
+        counts = Counter(outcomes.retried)
+        for number in set(self._again).intersection(outcomes.numbers.tolist()) - set(outcomes.failures):
+            counts[number] += self._again[number]
+        return replace(outcomes, retried=dict(counts)), raised
+
+    def again(self, number: int) -> None:
+        self._again[number] += 1
 
     def failed(self, number: int, failure: Failure) -> Outcomes:
         return Outcomes(np.array([number]), np.empty((1, 0)), None, np.array([np.nan]), {number: failure}, failure.host)
@@ -159,8 +168,10 @@ class _Evaluations:
             return results
         kept = np.array([number not in numbers for number in results.numbers.tolist()], bool)
         failures = {number: failure for number, failure in results.failures.items() if number not in numbers}
+        retried = {number: count for number, count in results.retried.items() if number not in numbers}
         return replace(
             results,
+            retried=retried,
             numbers=results.numbers[kept],
             values=results.values[kept],
             seconds=results.seconds[kept],

@@ -67,6 +67,10 @@ class Job(Protocol[R]):
         """The results in a reply, and whether the worker keeps an exception to be raised."""
         ...
 
+    def again(self, number: int) -> None:
+        """Note that a point is tried again, as its worker has died."""
+        ...
+
     def failed(self, number: int, failure: Failure) -> R:
         """The result of a point without a value."""
         ...

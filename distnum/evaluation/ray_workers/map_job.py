@@ -96,6 +96,9 @@ class MapJob:
             self._items.pop(number, None)
         return results, False
 
+    def again(self, number: int) -> None:
+        """Nothing: a result does not say how often its call was tried."""
+
     def failed(self, number: int, failure: Failure) -> Mapped:
         self._items.pop(number, None)
         return Mapped(np.array([number]), [b""], np.array([np.nan]), {number: failure})

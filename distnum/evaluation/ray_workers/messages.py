@@ -90,7 +90,8 @@ def packed_outcomes(outcomes: Outcomes, raised: bool) -> bytes:
     failures = [[number, *vars(failure).values()] for number, failure in outcomes.failures.items()]
     form = None if outcomes.form is None else json.dumps(outcomes.form.to_json())
     fields = {"numbers": outcomes.numbers, "values": outcomes.values, "seconds": outcomes.seconds, "form": form}
-    return packed(fields | {"failures": failures, "host": outcomes.host, "raised": raised})
+    retried = [list(pair) for pair in outcomes.retried.items()]
+    return packed(fields | {"failures": failures, "host": outcomes.host, "raised": raised, "retried": retried})
 
 
 def unpacked_outcomes(message: bytes) -> tuple[Outcomes, bool]:
@@ -104,6 +105,7 @@ def unpacked_outcomes(message: bytes) -> tuple[Outcomes, bool]:
         form = None if fields["form"] is None else ValueForm.from_json(json.loads(fields["form"]))
         failures = {int(number): Failure(*rest) for number, *rest in fields["failures"]}
         outcomes = Outcomes(fields["numbers"], fields["values"], form, fields["seconds"], failures, fields["host"])
-        return outcomes, bool(fields["raised"])
-    except (KeyError, TypeError) as error:
+        retried = {int(number): int(count) for number, count in fields["retried"]}
+        return replace(outcomes, retried=retried), bool(fields["raised"])
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"no message of outcomes: {error}") from None

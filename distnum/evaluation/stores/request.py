@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -78,8 +77,7 @@ class StoredRequest:
         stream = backend.evaluate(self.call, points, self.limits, lambda number: describe(int(of[number])))
         try:
             for outcomes in stream:
-                failures = {int(of[number]): failure for number, failure in outcomes.failures.items()}
-                yield replace(outcomes, numbers=of[outcomes.numbers], failures=failures)
+                yield outcomes.renumbered(of)
         finally:
             close: Any = getattr(stream, "close", None)
             if close is not None:
