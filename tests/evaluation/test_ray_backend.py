@@ -186,6 +186,10 @@ def test_a_crash_is_tried_again_as_often_as_asked(backend: RayBackend, tmp_path:
 
     assert evaluated(backend, fun, 1, retries=1)[1][0].attempts == 2
     assert evaluated(backend, fun, 1, retries=1)[1] == {}
+    (tmp_path / "tries").write_text(".")
+    form, points = points_of(1)
+    outcomes = list(backend.evaluate(FunctionCall(fun, form), points, Limits(retries=1, raises=False), where))
+    assert [one.retried for one in outcomes if 0 in one.numbers.tolist()] == [{0: 1}]
 
 
 def test_a_worker_that_is_killed_from_outside_costs_nothing(backend: RayBackend, tmp_path: Path) -> None:
