@@ -13,7 +13,7 @@ from distnum.studies.values import near
 
 __all__ = ["program_of"]
 
-_PROGRAM = ("command", "files", "copy", "read", "stdin", "timeout", "workdir", "keep", "env", "shell")
+_PROGRAM = ("command", "files", "copy", "read", "stdin", "timeout", "workdir", "keep", "max_kept", "env", "shell")
 
 
 def program_of(values: Any, folder: Path) -> Program:

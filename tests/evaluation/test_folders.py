@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import multiprocessing
 import os
 import pickle
@@ -138,7 +139,7 @@ def test_folders_are_kept_as_asked(each: str, keep: str, kept: list[str], parent
             except ZeroDivisionError as error:
                 notes = getattr(error, "__notes__", [])
                 assert keep == "none" or sys.version_info < (3, 11) or "is kept" in notes[0]
-    names = {path.name for path in parent.rglob("*") if path.is_file()}
+    names = {path.name for path in parent.rglob("*") if path.is_file()} - {"failed.json"}
     if each == "worker" and keep == "failed":
         kept = ["0", "1"]  # the folder of the failed evaluation is set aside with what the worker had written before
     assert sorted(names) == kept
@@ -232,6 +233,27 @@ def test_a_link_that_leads_out_by_way_of_another_link_is_refused(template: Path)
     (template / "a" / "b" / "link").symlink_to("to-mesh/../../secret")  # read as text, it is a/b/../secret
     with pytest.raises(InputError, match=r"link' is a link to"):
         WorkFolders(template)
+
+
+def test_the_first_and_the_newest_failed_folders_are_kept_and_the_others_counted(parent: Path) -> None:
+    def fail(number: int) -> None:
+        Path(str(number)).touch()
+        raise ZeroDivisionError
+
+    notes = []
+    with WorkFolders(keep="failed", max_kept=3, parent=parent) as folders:
+        for number in range(9):
+            with pytest.raises(ZeroDivisionError) as caught, folders.entered(number):
+                fail(number)
+            notes += getattr(caught.value, "__notes__", [""])
+    (base,) = parent.iterdir()
+    assert sorted(path.name for path in base.glob("*/*")) == ["0", "7", "8"]
+    known = json.loads((base / "failed.json").read_text())
+    assert (known["failed_calls"], known["removed_folders"]) == (9, 6)
+    if sys.version_info >= (3, 11):
+        assert notes[0].startswith("Its folder is kept: ")
+        assert "until 2 more calls fail" in notes[8]
+        assert notes[8].endswith("of 9 failed calls, 6 folders are removed (max_kept=3).")
 
 
 def test_a_template_with_a_socket_is_refused(template: Path) -> None:

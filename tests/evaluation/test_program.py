@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import pickle
+import re
 import shutil
 import signal
 import stat
@@ -107,6 +109,7 @@ def test_an_argument_with_spaces_or_quotes_reaches_the_program_as_one() -> None:
         ({"in": "${a}"}, {"a": 1j}, ["a is 1j", "real"]),
         ({"in": "${a}"}, {"a": "text"}, ["a is", "text"]),
         ({"in": "${a[1]}"}, {"a": np.array([0, np.nan])}, ["a[1] is nan"]),
+        ({"in": lambda x: 3}, 1.0, ["function for 'in'", "returned 3", "text"]),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(files: Any, x: Any, words: list[str]) -> None:
@@ -139,7 +142,11 @@ def test_arguments_that_do_not_fit_are_refused(files: Any, x: Any, words: list[s
         ({"read": 3}, ["read is 3"]),
         ({"timeout": 0}, ["timeout", "above 0"]),
         ({"keep": "some"}, ["keep", "failed"]),
+        ({"max_kept": 1}, ["max_kept is 1", "at least 2"]),
         ({"copy": "/nowhere/mesh"}, ["/nowhere/mesh"]),
+        ({"stdin": "data"}, ["stdin names 'data', which is neither in files nor in copy"]),
+        ({"workdir": __file__}, ["workdir is", "which is no folder"]),
+        ({"command": ["model", 3, "${x}"]}, ["command", "3 in it is no text"]),
     ],
 )
 def test_options_that_cannot_be_used_are_refused(options: dict[str, Any], words: list[str]) -> None:
@@ -190,7 +197,10 @@ def test_several_results_have_names() -> None:
         ("echo '**********'", "stdout", ["**********"]),
         ("echo 1_000", "stdout", ["1_000"]),
         ("", "json:out.json", ["not written 'out.json'"]),
-        ("mkdir out.json", "json:out.json", ["out.json", "cannot be read"]),
+        ("mkdir out.json", "json:out.json", ["has left 'out.json', which is no file"]),
+        ("mkfifo out.txt", "text:out.txt", ["has left 'out.txt', which is no file"]),
+        ("touch out.json", "json:out.json", ["has left 'out.json' empty"]),
+        ("head -c 900 /dev/zero > out.txt", "text:out.txt", ["...", "where a number is read (out.txt, line 1)"]),
         ("echo '{'", "json:stdout", ["not JSON"]),
         ("echo '{\"a\": 1}'", "json:stdout:b", ["'b'", "not there"]),
         ("echo '{\"a\": null}'", "json:stdout:a", ["None", "not a number"]),
@@ -262,6 +272,93 @@ def test_folders_are_kept_as_asked(keep: str, good: int, failed: int, tmp_path: 
     assert ("kept" in str(caught.value)) == (failed == 1)
 
 
+def test_the_first_and_the_newest_failed_folders_are_kept_and_the_others_counted(tmp_path: Path) -> None:
+    def fail(number: int) -> ProgramError:
+        # Made anew in each call, and sent to another process.
+        program = pickle.loads(pickle.dumps(shell("exit 3; ${x}", workdir=tmp_path, max_kept=4)))
+        with pytest.raises(ProgramError) as caught:
+            program(float(number))
+        assert caught.value.folder is not None
+        return caught.value
+
+    errors = [fail(i) for i in range(5)]
+    with ThreadPoolExecutor(4) as threads:
+        errors += threads.map(fail, range(5, 50))
+    errors += [fail(i) for i in range(50, 52)]
+    first, newest = [error.folder.name for error in errors[:2]], [error.folder.name for error in errors[-2:]]
+    assert folders(tmp_path) == sorted(first + newest)
+    (record,) = tmp_path.glob("distnum-failed-*.json")
+    known = json.loads(record.read_text())
+    assert (known["failed_calls"], known["removed_folders"], known["kept"]) == (52, 48, first + newest)
+    assert "max_kept=4" in known["reason"]
+    messages = [str(error) for error in errors]
+    assert f"Its folder is kept: '{errors[1].folder}'." in messages[1]
+    assert f"Its folder is kept until 2 more calls fail: '{errors[3].folder}'." in messages[3]
+    assert messages[-1].endswith("; of 52 failed calls, 48 folders are removed (max_kept=4).")
+    # Folders that the user has removed make place for others.
+    for name in first:
+        shutil.rmtree(tmp_path / name)
+    assert len([fail(i) for i in range(3)]) == 3
+    assert len(folders(tmp_path)) == 4
+
+
+def test_processes_share_the_limit_and_folders_of_killed_ones_count(tmp_path: Path) -> None:
+    program = shell("exit ${x}", workdir=tmp_path, max_kept=2)
+    (tmp_path / "hangs").mkdir()
+    hangs = shell("touch started; sleep 1000; : ${x}", workdir=tmp_path / "hangs", max_kept=2)
+    code = (
+        "import pickle, sys; program = pickle.loads(bytes.fromhex(sys.argv[1]))\n"
+        "for _ in range(10):\n"
+        "    try:\n"
+        "        program(eval(sys.argv[2]))\n"
+        "    except Exception as error:\n"
+        "        print(error)\n"
+    )
+
+    def start(one: Program, x: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", code, pickle.dumps(one).hex(), x], stdout=subprocess.DEVNULL)
+
+    processes = [start(program, "1") for _ in range(2)]
+    assert [process.wait(60) for process in processes] == [0, 0]
+    (record,) = tmp_path.glob("distnum-failed-*.json")
+    known = json.loads(record.read_text())
+    assert (known["failed_calls"], known["removed_folders"]) == (20, 18)
+    assert folders(tmp_path) == sorted(known["kept"])
+
+    for n in range(1, 4):
+        worker = start(hangs, "1.0")
+        until(lambda n=n: len(list((tmp_path / "hangs").glob("*/started"))) == min(n, 3))
+        worker.kill()
+        worker.wait()
+        until(lambda n=n: _failed_calls(tmp_path / "hangs") == n)
+        until(lambda n=n: len(folders(tmp_path / "hangs")) == min(n, 2))
+
+
+def _failed_calls(folder: Path) -> int:
+    try:
+        (record,) = folder.glob("distnum-failed-*.json")
+        return int(json.loads(record.read_text())["failed_calls"])
+    except ValueError:  # it is not there, or being written
+        return 0
+
+
+def test_a_failed_folder_that_cannot_be_counted_is_removed_and_the_message_says_so(tmp_path: Path) -> None:
+    program = shell("exit 3; ${x}", workdir=tmp_path)
+    with pytest.raises(ProgramError):
+        program(1.0)
+    (record,) = tmp_path.glob("distnum-failed-*.json")
+    record.unlink()
+    record.mkdir()
+    with pytest.raises(ProgramError, match=r"exit code 3\. Its folder is not kept: .*Is a directory") as caught:
+        program(2.0)
+    assert caught.value.folder is None
+    assert len(folders(tmp_path)) == 1
+    record.rmdir()
+    record.write_text('{"failed_calls": ')  # its writer was killed
+    with pytest.raises(ProgramError, match="Its folder is kept"):
+        program(3.0)
+
+
 def test_a_program_can_be_pickled_and_is_known_by_what_it_computes(tmp_path: Path) -> None:
     (tmp_path / "mesh").write_text("1")
     options: dict[str, Any] = {"files": {"in": "${x}"}, "copy": tmp_path / "mesh", "read": "text:in2"}
@@ -311,13 +408,64 @@ def test_a_signal_is_named() -> None:
     assert caught.value.exit_code == -signal.SIGSEGV
 
 
-def test_a_missing_program_or_one_that_cannot_be_started_is_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "mode", "reason"),
+    [
+        (None, 0o755, "it is a folder"),
+        ("echo 1\n", 0o644, r"it is not executable; chmod \+x makes it so"),
+        ("echo 1\n", 0o755, r"it is no program of this system; a script must begin with '#!' and its interpreter"),
+        ("#!/no/such/interpreter\n", 0o755, "the interpreter that its first line names, or a library, is not there"),
+    ],
+)
+def test_a_program_that_cannot_be_started_is_one_line(
+    content: str | None, mode: int, reason: str, tmp_path: Path
+) -> None:
+    model = tmp_path / "my model"
+    if content is None:
+        model.mkdir()
+    else:
+        model.write_text(content)
+    model.chmod(mode)
+    with pytest.raises(ProgramError) as caught:
+        Program([model, "${x}"], workdir=tmp_path / "work")(1.0)
+    assert re.fullmatch(
+        f"The program \"'{model}' 1.0\" cannot be started: '{model}': {reason}. "
+        f"Its folder is kept: '{caught.value.folder}'.",
+        str(caught.value),
+    )
+
+
+def test_a_program_that_is_not_found_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"^the program 'no-such-program' is not found on the PATH\.$"):
         Program("no-such-program ${x}", workdir=tmp_path)(1.0)
+    with pytest.raises(InputError, match=r"^the program 'awk' is not found on the PATH of env, '/nowhere'\.$"):
+        Program("awk ${x}", workdir=tmp_path, env={"PATH": "/nowhere"})(1.0)
     assert folders(tmp_path) == []
-    (tmp_path / "model").write_text("no program")
-    with pytest.raises(ProgramError, match=r"cannot be started: .*model': Permission denied"):
-        Program([tmp_path / "model", "${x}"], keep="none")(1.0)
+    (tmp_path / "my models").mkdir()
+    (tmp_path / "my models" / "beam").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"^the program '\./my' is not found .*; a path with spaces needs quotes\.$"):
+        Program("./my models/beam ${x}")
+
+
+def test_an_argument_that_names_a_file_of_the_current_directory_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model.sh").write_text("echo 1\n")
+    monkeypatch.chdir(tmp_path)
+    program = Program("sh model.sh ${x}", keep="none")
+    with pytest.raises(ProgramError, match=r"; 'model\.sh' is not in its folder: give the full path, or .* in copy\.$"):
+        program(1.0)
+    assert Program("sh model.sh ${x}", copy="model.sh")(1.0) == 1
+    with pytest.raises(ProgramError) as caught:
+        Program(["sh", "-c", "exit 1", "model.sh", "${x}"], keep="none")(1.0)
+    assert "copy" not in str(caught.value)  # that was not the reason
+
+
+def test_a_long_line_of_output_is_shortened() -> None:
+    with pytest.raises(ProgramError) as caught:
+        shell("yes a | head -c 100000 | tr '\\n' a >&2; exit 1; ${x}", keep="none")(1.0)
+    assert len(str(caught.value)) < 500
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -368,10 +516,12 @@ def pids(folder: Path) -> list[int]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes that leave the group are found on Linux only")
 def test_the_time_limit_ends_the_program_with_all_that_it_has_started(tmp_path: Path) -> None:
-    # The limit is longer than the start of the children takes on any machine; the program would not end.
-    program = shell(with_children(tmp_path), timeout=3, workdir=tmp_path)
-    with pytest.raises(ProgramError, match="time limit of 3 s") as caught:
-        program(1.0)
+    for limit in (0.5, 1, 2, 4, 8):  # until one is longer than the start of the children takes
+        program = shell(with_children(tmp_path), timeout=limit, workdir=tmp_path)
+        with pytest.raises(ProgramError, match=f"time limit of {limit} s") as caught:
+            program(1.0)
+        if (tmp_path / "shell").exists():
+            break
     assert caught.value.timed_out
     assert caught.value.exit_code is None
     assert caught.value.folder is not None

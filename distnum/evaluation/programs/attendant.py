@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 __all__ = ["guard", "release"]
@@ -29,13 +30,19 @@ _process: subprocess.Popen[bytes] | None = None
 
 
 def guard(
-    *, key: int | None = None, folder: str | None = None, mark: str | None = None, group: int | None = None
+    *,
+    key: int | None = None,
+    folder: str | None = None,
+    keep: tuple[str, str, int] | None = None,
+    mark: str | None = None,
+    group: int | None = None,
 ) -> int:
     """Have something ended or removed when this process ends, unless it is released before.
 
     Args:
         key: Key of an earlier call to add to; None for a new one.
         folder: A folder to remove; its parent is removed too if it is empty then.
+        keep: A folder to keep as that of a failed call: the arguments of ``keep_failed``.
         mark: Text in the environment of processes to kill (only on Linux).
         group: A process group to kill.
 
@@ -43,7 +50,7 @@ def guard(
         The key, for ``release``.
     """
     key = next(_keys) if key is None else key
-    _send({"key": key, "folder": folder, "mark": mark, "group": group})
+    _send({"key": key, "folder": folder, "keep": keep, "mark": mark, "group": group})
     return key
 
 
@@ -117,6 +124,9 @@ def main() -> None:
             shutil.rmtree(thing["folder"], ignore_errors=True)
             with contextlib.suppress(OSError):  # others may be using it
                 os.rmdir(os.path.dirname(thing["folder"]))
+        if "keep" in thing:
+            with contextlib.suppress(OSError):
+                runpy.run_path(str(Path(__file__).with_name("kept.py")))["keep_failed"](*thing["keep"])
 
 
 if __name__ == "__main__":

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distnum.common.checks import checked, choice
+from distnum.common.checks import checked, choice, whole
 from distnum.common.errors import InputError, TrainingError
 from distnum.evaluation.programs.attendant import guard, release
 from distnum.evaluation.programs.copying import check_copyable, copy_into
+from distnum.evaluation.programs.kept import FailedFolders
 
 __all__ = ["WorkFolders"]
 
@@ -41,6 +42,9 @@ class WorkFolders:
         each: ``"worker"``: all evaluations of a worker use one folder, and find the files of earlier ones.
             ``"evaluation"``: each has a new one.
         keep: ``"none"``; ``"failed"``: the folders of evaluations that raised an exception are kept; ``"all"``.
+        max_kept: With ``keep="failed"``, how many folders are kept on each machine, at least 2: the first half of them
+            and the newest. ``failed.json`` next to them says how many evaluations have failed, and how many folders
+            were removed.
         parent: Folder in which they are made; by default that for temporary files.
 
     Raises:
@@ -59,10 +63,13 @@ class WorkFolders:
         *,
         each: str = "worker",
         keep: str = "none",
+        max_kept: int = 20,
         parent: str | os.PathLike[str] | None = None,
     ) -> None:
         self.each = checked("each", each, choice("worker", "evaluation"))
         self.keep = checked("keep", keep, choice("none", "failed", "all"))
+        self.max_kept: int = checked("max_kept", max_kept, whole(2))
+        self._failed = FailedFolders(self.keep, "failed.json", self.max_kept)
         self.template = None if template is None else Path(template).absolute()
         if self.template is not None:
             if not self.template.is_dir():
@@ -136,9 +143,10 @@ class WorkFolders:
             try:
                 yield held.path
             except (Exception, SystemExit) as error:
-                failed = self.keep != "none"
-                if failed and hasattr(error, "add_note"):
-                    error.add_note(f"Its folder is kept: {held.path}")
+                if self.keep != "none" and held.depth == 1:
+                    failed, sentence = self._failed.failed(held.path)
+                    if hasattr(error, "add_note"):
+                        error.add_note(sentence)
                 raise
             finally:
                 os.chdir(previous)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import reprlib
 import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -70,6 +71,17 @@ class Inputs:
         return "/bin/sh" if self.shell else self._command[0].text
 
     @property
+    def not_given(self) -> list[str]:
+        """Arguments that name files of the current directory, which are not in the folder of the program."""
+        words = [] if self.shell else [template.text for template in self._given[1:]]
+        others = {Path(name).parts[0] for name in self.names}
+        return [
+            word
+            for word in words
+            if (path := Path(word)).parts and path.parts[0] not in others | {path.anchor} and path.is_file()
+        ]
+
+    @property
     def names(self) -> list[str]:
         """Names of the files and folders in the folder before the program runs."""
         return [*self._files, *self._written, *(path.name for path in self._copies)]
@@ -90,7 +102,7 @@ class Inputs:
             numbers.check_all_used(self._templates)
             self._checked.add(numbers.shapes)
         texts = {name: template.fill(numbers) for name, template in self._files.items()}
-        texts |= {name: write(x) for name, write in self._written.items()}
+        texts |= {name: _text_of(name, write(x)) for name, write in self._written.items()}
         if self.shell:
             return self._command[0].fill(numbers), texts
         return [argument for template in self._command for argument in template.arguments(numbers)], texts
@@ -131,9 +143,11 @@ class Inputs:
         if os.path.basename(program) == program or path.is_absolute() or among_files:
             return program
         if not path.exists():
+            words = [template.text for template in self._given]
+            quotes = any(Path(" ".join(words[:n])).exists() for n in range(2, len(words) + 1))
             raise InputError(
-                f"the program {program!r} is not found from the current directory {os.getcwd()!r}; give its full path, "
-                "or give it in copy."
+                f"the program {program!r} is not found from the current directory {os.getcwd()!r}; "
+                + ("a path with spaces needs quotes." if quotes else "give its full path, or give it in copy.")
             )
         return str(path.absolute())
 
@@ -145,12 +159,24 @@ def _words(command: Any, shell: bool) -> list[str]:
         if shell:
             words = [command]
         else:
-            words = shlex.split(command) if isinstance(command, str) else [os.fspath(word) for word in command]
+            words = shlex.split(command) if isinstance(command, str) else [_word(word) for word in command]
         if not words or not words[0].strip():
             raise ValueError("it is empty")
     except (ValueError, TypeError) as error:
         raise InputError(f"command is {command!r:.60}; it must be a program with its arguments: {error}.") from None
     return words
+
+
+def _word(word: Any) -> str:
+    if not isinstance(word, (str, os.PathLike)):
+        raise TypeError(f"{word!r} in it is no text")
+    return str(os.fspath(word))
+
+
+def _text_of(name: str, text: Any) -> str:
+    if not isinstance(text, str):
+        raise InputError(f"the function for {name!r} in files has returned {reprlib.repr(text)}; it must return text.")
+    return text
 
 
 def _template(name: str, content: Any) -> Template:

@@ -2,44 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shlex
+import secrets
 import shutil
-import signal
 import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from distnum.common.checks import checked, choice, optional, real
+from distnum.common.checks import checked, choice, optional, real, whole
 from distnum.common.errors import InputError, TrainingError
+from distnum.evaluation.programs.failing import Failing, ProgramError, ended, not_started
 from distnum.evaluation.programs.inputs import AnyPath, Content, Inputs
+from distnum.evaluation.programs.kept import FailedFolders
 from distnum.evaluation.programs.results import NoResultError, Read, file_in_folder, result_of
 from distnum.evaluation.programs.running import STDERR, STDOUT, run_command
 from distnum.evaluation.stores.digests import digest
 
 __all__ = ["Program", "ProgramError"]
 
-# Of the output of a failed program, at most this much is in the message.
-_TAIL_BYTES, _TAIL_LINES = 2000, 10
-
-
-class ProgramError(TrainingError):
-    """A program has failed, or has not written what is to be read.
-
-    Attributes:
-        command: The command with its numbers.
-        exit_code: Its exit code, negative for a signal; None if it was not started, or its time was over.
-        timed_out: Whether its time was over.
-        folder: Its folder; None if that is not kept.
-    """
-
-    command: str | Sequence[str] = ()
-    exit_code: int | None = None
-    timed_out: bool = False
-    folder: Path | None = None
+_tokens: dict[tuple[str, Path | None], str] = {}
+"""For the names of the records of kept folders. A function may make its program anew in each call."""
 
 
 class Program:
@@ -71,6 +55,9 @@ class Program:
         workdir: Folder in which the folders of the calls are made; by default that for temporary files.
         keep: ``"failed"``: the folders of failed calls are kept, with the output in ``stdout.txt`` and ``stderr.txt``;
             ``"all"`` or ``"none"``.
+        max_kept: With ``keep="failed"``, how many folders are kept on each machine, at least 2: the first half of them
+            and the newest. ``distnum-failed-*.json`` next to them says how many calls have failed, and how many folders
+            were removed.
         env: Variables to add to the environment.
         shell: Whether ``command`` is a text for the shell.
 
@@ -93,17 +80,22 @@ class Program:
         timeout: float | None = None,
         workdir: AnyPath | None = None,
         keep: str = "failed",
+        max_kept: int = 20,
         env: Mapping[str, str] | None = None,
         shell: bool = False,
     ) -> None:
         self.timeout: float | None = checked("timeout", timeout, optional(real(above=0)))
         self.keep: str = checked("keep", keep, choice("failed", "all", "none"))
+        self.max_kept: int = checked("max_kept", max_kept, whole(2))
         self._inputs = Inputs(command, files or {}, copy, shell)
         self._read, self._result = read, result_of(read)
         self._outputs: tuple[str, ...] = getattr(self._result, "files", ())
         self._stdin = None if stdin is None else file_in_folder(stdin, "stdin")
         self._env = {str(name): str(value) for name, value in (env or {}).items()}
         self._workdir = None if workdir is None else Path(workdir).absolute()
+        token = _tokens.setdefault((str(self._inputs), self._workdir), secrets.token_hex(4))
+        self._failed = FailedFolders(self.keep, f"distnum-failed-{token}.json", self.max_kept)
+        self._not_given = self._inputs.not_given
         self._check_names()
 
     def __repr__(self) -> str:
@@ -122,10 +114,14 @@ class Program:
         kept = self.keep == "all"
         try:
             return self._run(command, texts, folder)
+        except ProgramError as error:
+            kept = error.folder == folder
+            raise
         except Exception as error:
-            kept = self.keep != "none" and not isinstance(error, InputError)
-            if kept and not isinstance(error, ProgramError) and hasattr(error, "add_note"):
-                error.add_note(f"The folder of the program is kept: {folder}")
+            if not isinstance(error, InputError):
+                kept, sentence = self._failed.failed(folder)
+                if sentence and hasattr(error, "add_note"):
+                    error.add_note(sentence)
             raise
         finally:
             if not kept:
@@ -168,6 +164,10 @@ class Program:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise InputError(f"{twice[0]!r} is given twice; files, copy, {STDOUT!r} and {STDERR!r} must differ.")
+        if self._stdin is not None and Path(self._stdin).parts[0] not in {Path(name).parts[0] for name in names}:
+            raise InputError(f"stdin names {self._stdin!r}, which is neither in files nor in copy.")
+        if self._workdir is not None and self._workdir.exists() and not self._workdir.is_dir():
+            raise InputError(f"workdir is {str(self._workdir)!r}, which is no folder.")
         read = set(self._inputs.written) & set(self._outputs)
         if read:
             raise InputError(
@@ -186,7 +186,7 @@ class Program:
             ) from None
 
     def _run(self, command: str | list[str], texts: Mapping[str, str], folder: Path) -> Any:
-        fail = _Failing(command, folder, kept=self.keep != "none")
+        fail = Failing(command, folder, self._not_given, self._failed)
         try:
             self._inputs.write(folder, texts)
             for name in self._outputs:
@@ -202,63 +202,19 @@ class Program:
                 stdin=None if self._stdin is None else folder / self._stdin,
                 env=self._env,
                 timeout=self.timeout,
-                remove=self.keep == "none",
+                on_kill=self._failed.on_kill(folder),
             )
         except OSError as error:
             program = self._inputs.executable
             if os.path.basename(program) == program and shutil.which(program, path=self._env.get("PATH")) is None:
-                raise InputError(f"the program {program!r} is not found on the PATH.") from None
-            place = str(error.filename or folder)
-            raise fail(f"cannot be started: {place!r}: {error.strerror or error}") from None
+                given = f" of env, {self._env['PATH']!r}" if "PATH" in self._env else ""
+                raise InputError(f"the program {program!r} is not found on the PATH{given}.") from None
+            raise fail(f"cannot be started: {not_started(error, folder)}") from None
         if code is None:
             raise fail(f"was killed after its time limit of {self.timeout:g} s", timed_out=True)
         if code != 0:
-            raise fail(_ended(code), code)
+            raise fail(ended(code), code)
         try:
             return self._result(folder)
         except NoResultError as error:
             raise fail(str(error), code) from None
-
-
-class _Failing:
-    """Makes the exceptions of one call of a program."""
-
-    def __init__(self, command: str | list[str], folder: Path, kept: bool) -> None:
-        self._command = command
-        self._folder = folder
-        self._kept = kept
-
-    def __call__(self, reason: str, exit_code: int | None = None, timed_out: bool = False) -> ProgramError:
-        shown = self._command if isinstance(self._command, str) else shlex.join(self._command)
-        output = {name: _tail(self._folder / name) for name in (STDERR, STDOUT)}
-        last = next((f"; its last line: {lines[-1].strip()!r}" for lines in output.values() if lines), "")
-        kept = f" Its folder is kept: {str(self._folder)!r}." if self._kept else ""
-        text = f"The program {_shortened(shown)!r} {reason}{last}.{kept}"
-        for name, lines in output.items():
-            if len(lines) > 1:
-                text += f"\nEnd of {name}:\n" + "\n".join(f"    {line}" for line in lines)
-        error = ProgramError(text)
-        error.command, error.exit_code, error.timed_out = self._command, exit_code, timed_out
-        error.folder = self._folder if self._kept else None
-        return error
-
-
-def _shortened(command: str) -> str:
-    return command if len(command) <= 200 else command[:150] + " ... " + command[-40:]
-
-
-def _ended(code: int) -> str:
-    if code > 0:
-        return f"ended with exit code {code}"
-    name = str(-code)
-    with contextlib.suppress(ValueError):
-        name = f"{-code} ({signal.Signals(-code).name})"
-    return f"was ended by signal {name}"
-
-
-def _tail(path: Path) -> list[str]:
-    """The last lines of a file; none if it is not there."""
-    with contextlib.suppress(OSError), open(path, "rb") as file:
-        file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
-        return file.read().decode("utf-8", "replace").rstrip().splitlines()[-_TAIL_LINES:]
-    return []

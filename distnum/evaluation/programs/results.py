@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -53,12 +55,17 @@ class Result:
         Raises:
             NoResultError: The file is not there, or does not hold it.
         """
+        path = folder / self.file
         try:
-            text = (folder / self.file).read_text(encoding="utf-8", errors="replace")
+            if not stat.S_ISREG(path.stat().st_mode):  # a named pipe would be waited for
+                raise NoResultError(f"has left {self.file!r}, which is no file")
+            text = path.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             raise NoResultError(f"has not written {self.file!r}") from None
         except OSError as error:
             raise NoResultError(f"has left {self.file!r}, which cannot be read: {error.strerror}") from None
+        if not text.strip() and self.file != STDOUT:
+            raise NoResultError(f"has left {self.file!r} empty")
         if self.kind == "json":
             return self._of_json(text)
         return self._of_match(text) if self.kind == "regex" else self._of_words(text)
@@ -110,7 +117,7 @@ class Result:
             array = np.array(None)
         if array.dtype.kind not in "iuf" or array.size == 0:
             raise NoResultError(
-                f"has written {self.file!r}, where {name} is {value!r:.60}, not a number or an array of them"
+                f"has written {self.file!r}, where {name} is {reprlib.repr(value)}, not a number or an array of them"
             )
         return float(array) if array.ndim == 0 else array.astype(np.float64)
 
@@ -184,4 +191,4 @@ def _number(word: str, place: str) -> float:
             raise ValueError
         return float(text)
     except ValueError:
-        raise NoResultError(f"has written {word!r:.60} where a number is read ({place})") from None
+        raise NoResultError(f"has written {reprlib.repr(word)} where a number is read ({place})") from None

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from distnum.common.cleanup import marked
 from distnum.evaluation.programs.attendant import guard, release
@@ -31,7 +32,7 @@ def run_command(
     stdin: Path | None = None,
     env: Mapping[str, str] | None = None,
     timeout: float | None = None,
-    remove: bool = False,
+    on_kill: Mapping[str, Any] | None = None,
 ) -> int | None:
     """Run a command in a folder, with its output in ``stdout.txt`` and ``stderr.txt`` there.
 
@@ -44,7 +45,7 @@ def run_command(
         stdin: File for its standard input; None for an empty one.
         env: Variables to add to the environment.
         timeout: Seconds after which it is killed.
-        remove: Whether the folder is removed too if this process is killed meanwhile.
+        on_kill: Arguments of ``guard`` that say what becomes of the folder if this process is killed meanwhile.
 
     Returns:
         Its exit code, negative for a signal; None if its time was over.
@@ -53,7 +54,7 @@ def run_command(
         OSError: It cannot be started.
     """
     name = f"DISTNUM_PROGRAM_{secrets.token_hex(8)}"
-    key = guard(mark=f"{name}=1", folder=str(folder) if remove else None)
+    key = guard(mark=f"{name}=1", **(on_kill or {}))
     process, code = None, None
     try:
         with (
