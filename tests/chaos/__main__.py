@@ -10,6 +10,9 @@ checkpoints are truncated or get a bit flipped; the disk is filled; Ray's raylet
 and killed. On a cluster of several raylets: nodes are killed and added. Between network namespaces: links are cut and
 restored. On both: the servers of the nodes and of the head are paused, stopped and killed. Prints a table by kind of
 fault; exits with 1 at the first run that ends with different bits, hangs, or does not end as it should.
+
+Ctrl-C, SIGINT and SIGTERM end it, also in the background of a shell; its processes, network namespaces, disks and files
+are then removed. What is left after SIGKILL is removed by the next one.
 """
 
 from __future__ import annotations
@@ -18,14 +21,15 @@ import argparse
 import json
 import os
 import random
+import signal
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from tests.chaos.faults import ClusterFaults, Fault, MachineFaults
+from tests.chaos.owned import owned_folder
 from tests.chaos.places import Namespaces, Raylets, SmallDisk
 from tests.chaos.runs import Lost, Run
 
@@ -109,7 +113,7 @@ class Chaos:
     def on_cluster(self, place: str, n_faults: int) -> None:
         """Disturb a run on a cluster whose nodes come and go."""
         self.n_runs += 1
-        cluster = Raylets() if place == "raylets" else Namespaces()
+        cluster = (Raylets if place == "raylets" else Namespaces)(self._folder / f"ray-{self.n_runs}")
         folder = self._folder / f"cluster-{self.n_runs}"
         run = Run(folder, N_STEPS, "1:3", cluster.address, cluster.prefix, cluster.environment)
         try:
@@ -138,6 +142,13 @@ def table_of_files(paths: list[Path]) -> str:
     return table((row["kind"], row["seconds"]) for row in rows)
 
 
+def stop(number: int, _: object) -> None:
+    """End this command when it gets a signal; a shell has SIGINT ignored in its background."""
+    for other in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(other, signal.SIG_IGN)  # until all is removed
+    raise SystemExit(f"stopped by {signal.Signals(number).name}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -158,8 +169,10 @@ def main() -> int:
         places.remove("namespaces")
     # Runs on clusters take longer to set up, so there are fewer of them.
     schedule = [place for place in ("machine", "raylets", "machine", "namespaces", "machine") if place in places]
-    with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as folder:
-        chaos = Chaos(options.seed, Path(folder), kinds, options.out)
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    with owned_folder() as folder:
+        chaos = Chaos(options.seed, folder, kinds, options.out)
         n_in_vain = 0
         try:
             while (left := options.faults - len(chaos.survived)) > 0:

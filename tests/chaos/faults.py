@@ -21,8 +21,10 @@ Fault = Callable[[Run], bool]
 
 # Seconds after the death of a driver within which all processes of its session must end.
 CLEAN_S = 10.0
-# Seconds after the loss of Ray within which a run must save a checkpoint and end: 15, a step, and the end of Python.
-ENDS_S = 20.0
+# Seconds after the loss of Ray within which a run must save a checkpoint and say so: 15, and a step.
+SAYS_S = 20.0
+# Seconds after that within which it must end: Ray's own end takes long on a busy machine.
+ENDS_S = 60.0
 LOST_LINE = "The Ray cluster is lost: "
 # Where Ray uses the object store of a raylet that has just ended, it ends the process before that can save its state.
 ENDED_BY_RAY = "the training was ended by the system, by Ray"
@@ -82,6 +84,11 @@ class Faults:
         """Kill or stop a server that a run cannot do without. The run must save its state, say so, and end."""
         if not send(pid, number):
             return False
+        deadline = time.monotonic() + SAYS_S
+        while LOST_LINE not in run.log_end() and run.process.poll() is None:
+            if time.monotonic() > deadline:
+                raise Lost(f"it has not said that Ray is lost for {SAYS_S:g} s: {run.log_end()}")
+            time.sleep(0.1)
         seconds = run.wait_end(ENDS_S)
         by_ray = ENDED_BY_RAY in run.log_end() and number == signal.SIGKILL
         if run.process.returncode != 1 or not (LOST_LINE in run.log_end() or by_ray):

@@ -9,12 +9,12 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import psutil
 
+from tests.chaos.owned import network_name
 from tests.chaos.runs import ROOT, is_worker, ray_server
 
 # Ray then detects a lost node after 3 s instead of 14 s.
@@ -30,15 +30,20 @@ HEAD, OTHERS = 1, (2, 3)
 
 
 class Raylets:
-    """A head and two further nodes as processes of this machine. The driver runs on the head."""
+    """A head and two further nodes as processes of this machine. The driver runs on the head.
+
+    Args:
+        folder: Folder to be made for their files; its path must be short.
+    """
 
     prefix: tuple[str, ...] = ()
     environment = QUICK_CHECKS | OPEN | LOOPBACK
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
-        self._folder = Path(tempfile.mkdtemp(prefix="dn", dir="/tmp"))
+        self._folder = folder
+        folder.mkdir()
         self._started: dict[int, subprocess.Popen[bytes]] = {}
         self._lost: set[int] = set()
         self._n_starts = 0
@@ -156,12 +161,15 @@ class Raylets:
 
 
 class Namespaces(Raylets):
-    """A head and two further nodes in network namespaces, whose links can be cut. Needs root."""
+    """A head and two further nodes in network namespaces, whose links can be cut. Needs root.
+
+    The parent of ``folder`` gives the namespaces their names.
+    """
 
     environment = QUICK_CHECKS | OPEN
 
     def _prepare(self) -> None:
-        self._mark = f"dn{os.getpid() % 10_000}"
+        self._mark = network_name(self._folder.parent)
         self.address = f"{self._host(HEAD)}:6379"
         self.prefix = ("ip", "netns", "exec", self._name(HEAD))
         self._ip("link", "add", self._mark, "type", "bridge")
