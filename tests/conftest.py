@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,8 @@ hypothesis.settings.register_profile("many", deadline=None, database=None, max_e
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Try more examples if slow tests are selected, for example by ``-m ""`` or ``-m slow``."""
+    """Try more examples if slow tests are selected, for example by ``-m ""`` or ``-m slow``, and take SIGINT."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests send it, and a shell ignores it in its background
     hypothesis.settings.load_profile("few" if "not slow" in config.option.markexpr else "many")
 
 

@@ -6,11 +6,19 @@ import os
 import signal
 from collections.abc import Callable
 
-__all__ = ["in_copy"]
+__all__ = ["in_copy", "outcome"]
+
+
+def outcome(action: Callable[[], object]) -> str:
+    """Call a function; return its result as text, or its exception's class and message."""
+    try:
+        return str(action())
+    except BaseException as error:
+        return f"{type(error).__name__}: {error}"
 
 
 def in_copy(action: Callable[[], object]) -> str:
-    """Call a function in a copy of this process; return its result as text, or its exception's class and message.
+    """Call a function in a copy of this process; return its ``outcome``.
 
     The copy is killed after a minute.
     """
@@ -18,11 +26,7 @@ def in_copy(action: Callable[[], object]) -> str:
     pid = os.fork()
     if pid == 0:
         signal.alarm(60)
-        try:
-            answer = str(action())
-        except BaseException as error:
-            answer = f"{type(error).__name__}: {error}"
-        os.write(writing, answer.encode())
+        os.write(writing, outcome(action).encode())
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading) as stream:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 
-from tests.forks import in_copy
+from tests.forks import in_copy, outcome
 
-__all__ = ["OTHER_USER", "as_other_user", "needs_root"]
+__all__ = ["OTHER_USER", "all_as_other_user", "as_other_user", "needs_root"]
 
 OTHER_USER = 65534
 """User and group id of ``nobody``, which owns nothing."""
@@ -25,11 +26,17 @@ def as_other_user(action: Callable[[], object]) -> str:
     The process is forked, as another user may be unable to start the interpreter of these tests. The function should
     use modules that are imported already.
     """
+    return all_as_other_user([action])[0]
 
-    def act() -> object:
+
+def all_as_other_user(actions: Iterable[Callable[[], object]]) -> list[str]:
+    """Call functions one after the other in one process of another user; see ``as_other_user``."""
+
+    def act() -> str:
         os.setgroups([])
         os.setgid(OTHER_USER)
         os.setuid(OTHER_USER)
-        return action()
+        return json.dumps([outcome(action) for action in actions])
 
-    return in_copy(act)
+    answers: list[str] = json.loads(in_copy(act))
+    return answers

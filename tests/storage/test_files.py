@@ -59,7 +59,7 @@ NAMES = [f".file.{os.getpid()}.part", ".file.0123456789abcdef.part"]
 
 @pytest.mark.parametrize("nameless", [True, False])
 @pytest.mark.parametrize("stale", [b"stale", None])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES, ids=["of this process", "random"])
 def test_a_stale_temporary_file_is_never_put_in_place_of_the_new_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nameless: bool, stale: bytes | None, name: str
 ) -> None:

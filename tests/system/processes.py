@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,10 +38,12 @@ def default_signals() -> None:
 
 
 @contextmanager
-def started(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+def started(
+    *arguments: str, cwd: Path, env: dict[str, str] | None = None, program: Sequence[str] = DISTNUM
+) -> Iterator[subprocess.Popen[str]]:
     """Start a command in a process group of its own, as a shell does; kill it at the end."""
     process = subprocess.Popen(
-        [*DISTNUM, *arguments],
+        [*program, *arguments],
         cwd=cwd,
         env=env,
         stdout=subprocess.PIPE,

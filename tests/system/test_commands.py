@@ -36,26 +36,33 @@ def test_a_run_is_trained_evaluated_plotted_and_trained_further(tmp_path: Path) 
 
 
 @pytest.mark.ray
-def test_workers_import_nothing_from_the_folder_in_which_the_command_runs(tmp_path: Path) -> None:
-    for name in ("distnum", "numpy"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "__init__.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')\n")
-    command = [Path(sys.executable).parent / "distnum", "train", "--steps", "2", "--workers", "1", "--quiet"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    assert not (tmp_path / "executed").exists()
+class TestInAFolderWithModulesOfTheSameNames:
+    """One training there, one of whose workers is killed, so that another one starts."""
 
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+        """The folder, and the standard output."""
+        folder = tmp_path_factory.mktemp("run")
+        for name in ("distnum", "numpy"):
+            (folder / name).mkdir()
+            (folder / name / "__init__.py").write_text(f"open({str(folder / 'executed')!r}, 'w')\n")
+        command = [str(Path(sys.executable).parent / "distnum")]  # "python -m" imports from the folder
+        options = ("--workers", "2", "--out", "run", "--json")
+        with started("train", *LONG, *options, cwd=folder, program=command) as process:
+            wait_for(lambda: checkpoints(folder / "run"), 60, "a checkpoint")
+            worker = next(one for one in descendants(process) if "DistnumWorker" in " ".join(one.cmdline()))
+            worker.kill()
+            out, stderr = process.communicate(timeout=90)
+        assert process.returncode == 0, stderr
+        return folder, out
 
-@pytest.mark.ray
-def test_a_killed_worker_leaves_the_bits_and_the_standard_output_clean(tmp_path: Path) -> None:
-    with started("train", *LONG, "--workers", "2", "--out", "run", "--json", cwd=tmp_path) as process:
-        wait_for(lambda: checkpoints(tmp_path / "run"), 60, "a checkpoint")
-        worker = next(one for one in descendants(process) if "DistnumWorker" in " ".join(one.cmdline()))
-        worker.kill()
-        out, _ = process.communicate(timeout=90)
-    assert process.returncode == 0
-    expected = distnum.train(hidden=20, steps=150, batch_size=50, workers=0).params_sha256
-    assert json.loads(out)["params_sha256"] == expected
+    def test_a_killed_worker_leaves_the_bits_and_the_standard_output_clean(self, trained: tuple[Path, str]) -> None:
+        expected = distnum.train(hidden=20, steps=150, batch_size=50, workers=0).params_sha256
+        assert json.loads(trained[1])["params_sha256"] == expected
+
+    def test_workers_import_nothing_from_the_folder(self, trained: tuple[Path, str]) -> None:
+        assert not (trained[0] / "executed").exists()
 
 
 @pytest.mark.slow
@@ -116,24 +123,6 @@ def test_an_address_of_another_server_is_refused_at_once(tmp_path: Path) -> None
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_processes_of_the_user_outlive_the_ray_session(tmp_path: Path) -> None:
-    code = (
-        "import subprocess, sys, distnum\n"
-        "steps = distnum.steps(steps=2, hidden=3, workers=1)\n"
-        "next(steps)\n"
-        "mine = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)\n"
-        "list(steps)\n"
-        "mine.communicate(b'\\n')\n"
-        "print(mine.returncode)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.stdout.strip() == "0", done.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.ray
 def test_a_running_cluster_is_used_with_its_token(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -178,19 +167,3 @@ def test_a_running_cluster_is_used_with_its_token(tmp_path: Path) -> None:
         head.wait(timeout=30)
         shutil.rmtree(temporary, ignore_errors=True)
     assert sha256(tmp_path / "run") == distnum.train(steps=3, hidden=5, workers=0).params_sha256
-
-
-@pytest.mark.slow
-@pytest.mark.ray
-def test_two_trainings_at_once_after_ray_was_imported(tmp_path: Path) -> None:
-    code = (
-        "import ray, distnum\n"
-        "first = distnum.steps(hidden=4, steps=2, workers=1)\n"
-        "second = distnum.steps(hidden=4, steps=4, workers=1)\n"
-        "next(first), next(second)\n"
-        "print([step.step for step in first], [step.step for step in second], ray.is_initialized())\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=90, check=False
-    )
-    assert done.stdout == "[2] [2, 3, 4] False\n", done.stderr

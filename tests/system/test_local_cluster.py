@@ -96,6 +96,7 @@ class TestStop:
         assert have_ended([child])
         assert ended(others) == []
 
+    @pytest.mark.slow
     def test_a_process_that_ignores_sigterm_is_killed(self, home: Path) -> None:
         ignoring = ["/bin/bash", "-c", "trap '' TERM; echo; while true; do sleep 1; done"]
         env = {"DISTNUM_CLUSTER_MARK": MARK, "PATH": os.environ["PATH"]}
