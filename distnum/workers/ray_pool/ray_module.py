@@ -5,7 +5,6 @@ Some of them use private parts of Ray. Where those have changed, Ray starts as i
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import ctypes
 import importlib
@@ -20,11 +19,11 @@ from time import monotonic, sleep
 from typing import Any
 
 from distnum.common.text import first_line
+from distnum.workers.ray_pool.abandoning import C_LIBRARY, abandon
 from distnum.workers.ray_pool.streams import logged_messages, usable_streams
 
 __all__ = [
     "Connection",
-    "abandon",
     "connection_of",
     "frequent_looks_for_the_node",
     "initialised",
@@ -39,8 +38,6 @@ Connection = tuple[str, str]
 _NODE_TIMEOUT_S, _LOOK_S = 5.0, 0.02
 
 _SHUTDOWN_S = 3.0  # it usually takes 1.5 seconds
-
-_C_LIBRARY = None if sys.platform == "win32" else ctypes.CDLL(None)
 
 
 def connection_of(ray: Any) -> Connection | None:
@@ -191,24 +188,6 @@ def shutdown_awaited(ray: Any, timeout_s: float) -> Iterator[None]:
                 abandon(ray)  # at the end of the program, it would wait for its servers again
 
 
-def abandon(ray: Any) -> None:
-    """Let this process end without ending Ray: it is a copy (fork) of Ray's process, or the servers are lost.
-
-    Ray would end the other process's session, and its objects would wait for threads or servers that are not there.
-    """
-    atexit.unregister(ray.shutdown)
-    worker: Any = sys.modules.get("ray._private.worker")
-    if sys.excepthook is getattr(worker, "custom_excepthook", None):  # it reports an exception to the servers
-        sys.excepthook = getattr(worker, "normal_excepthook", sys.__excepthook__)
-    with contextlib.suppress(AttributeError):
-        for owner in (ray._private.state.state, ray._private.worker.global_worker):
-            for kept in list(vars(owner).values()):
-                ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))  # never deleted
-    if _C_LIBRARY is not None and hasattr(_C_LIBRARY, "on_exit"):
-        # Called with the exit status, before the C++ library's own objects are deleted.
-        _C_LIBRARY.on_exit(_C_LIBRARY._exit, None)
-
-
 @contextlib.contextmanager
 def frequent_looks_for_the_node() -> Iterator[None]:
     """Let Ray look for its new node every 20 ms, not every second: the node is there after half a second."""
@@ -242,7 +221,7 @@ def _kept_signal_handler() -> Iterator[None]:
 
     By the C library, as Python restores handlers in the main thread only.
     """
-    sigaction = getattr(_C_LIBRARY, "sigaction", None)
+    sigaction = getattr(C_LIBRARY, "sigaction", None)
     handler = ctypes.create_string_buffer(1024)  # more than the size of a struct sigaction
     if sigaction is not None:
         sigaction(signal.SIGTERM, None, handler)

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 from distnum.common.errors import InputError, TrainingError
+from distnum.workers.ray_pool.abandoning import abandon
 from distnum.workers.ray_pool.address import check_address, cluster_address, has_token, same_cluster, unreachable
 from distnum.workers.ray_pool.folder import cleaned_up, session_folder
 from distnum.workers.ray_pool.ray_module import (
     Connection,
-    abandon,
     connection_of,
     frequent_looks_for_the_node,
     initialised,
