@@ -17,7 +17,7 @@ from collections.abc import Callable
 from datetime import date
 from typing import Any
 
-from benchmarks.errors import measure_errors, print_errors
+from benchmarks.errors import compare_errors, print_errors
 from benchmarks.evaluations import compare_evaluations, print_evaluations
 from benchmarks.gradients import compare_gradients, print_gradients
 from benchmarks.growth import draw, measure_growth, print_growth
@@ -34,7 +34,7 @@ from distnum.common.machine import git_commit, machine_facts, version_facts
 
 PARTS: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {
     "gradients": (compare_gradients, print_gradients),
-    "errors": (measure_errors, print_errors),
+    "errors": (compare_errors, print_errors),
     "evaluations": (compare_evaluations, print_evaluations),
     "profile": (profile_all, print_profile),
     "memory": (measure_memory, print_memory),

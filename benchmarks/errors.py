@@ -3,9 +3,9 @@
 The functions, and most of their derivatives, are those of other packages: numdifftools' example functions and the
 problems of numericalderivative with their derivatives; SciPy's ``rosen``; and the least-squares problems of Moré and
 Wild in optimagic, whose derivatives are computed here with the complex step. To each value is added normal noise, whose
-standard deviation, relative to the value at the point, is given to ``differentiate``.
+standard deviation, relative to the value at the point, is given to ``differentiate``; in a third table it is not.
 
-Constants of the estimates were chosen by every other function; the table is of the other half.
+Constants of the estimates were chosen by every other function; the first table is of the other half, the second of all.
 
     pip install -e '.[bench]' numericalderivative
     python -m benchmarks errors
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 import distnum
 
-__all__ = ["NOISES", "WAYS", "Case", "all_cases", "measure_errors", "print_errors"]
+__all__ = ["NOISES", "WAYS", "Case", "all_cases", "compare_errors", "measure_errors", "print_errors"]
 
 NOISES = (0.0, 1e-9, 1e-6, 1e-3)
 """Standard deviations of the noise, relative to the value."""
@@ -36,10 +36,14 @@ WAYS: dict[str, dict[str, Any]] = {
     "adaptive": {"h": "adaptive"},
 }
 """Options of ``differentiate``."""
-
+_UNSTATED = {"forward": {"scheme": "forward"}, **WAYS}
 
 # So many entries of a function are counted: a large Jacobian should not count for more than all else.
 _MOST_ENTRIES = 100
+
+
+Table = dict[str, dict[str, dict[str, float]]]
+"""Figures by way and noise."""
 
 
 @dataclass(frozen=True)
@@ -146,23 +150,37 @@ def _complex_step(
     return exact if np.isfinite(exact).all() else None
 
 
-def measure_errors(half: int = 1, repeats: int = 3) -> dict[str, dict[str, dict[str, float]]]:
+def compare_errors() -> dict[str, Table]:
+    """The tables by their titles."""
+    return {
+        "the half of the functions that was not used to choose constants": measure_errors(),
+        "all functions": measure_errors(all_cases()),
+        "all functions, noise not stated": measure_errors(all_cases(), ways=_UNSTATED, is_stated=False),
+    }
+
+
+def measure_errors(
+    cases: list[Case] | None = None, repeats: int = 3, ways: dict[str, dict[str, Any]] = WAYS, is_stated: bool = True
+) -> Table:
     """Coverage and ratios by way and noise.
 
     Args:
-        half: 0 for the functions with which the constants were chosen, 1 for the others.
+        cases: The functions; by default those with which no constants were chosen.
         repeats: Number of samples of the noise.
+        ways: Options of ``differentiate``, by name.
+        is_stated: Whether ``differentiate`` is told the noise.
 
     Returns:
         By way and noise: ``entries`` with status OK, the ``share`` of all entries that they are, ``coverage`` (share of
         them whose true error is at most the estimate) and ``ratio`` (median of estimate / true error).
     """
-    cases = all_cases()[half::2]
-    table: dict[str, dict[str, dict[str, float]]] = {}
-    for way, options in WAYS.items():
+    cases = all_cases()[1::2] if cases is None else cases
+    table: Table = {}
+    for way, options in ways.items():
         table[way] = {}
         for noise in NOISES:
-            found = [_entries(case, noise, seed, options) for case in cases for seed in range(repeats if noise else 1)]
+            seeds = range(repeats if noise else 1)
+            found = [_entries(case, noise, seed, options, is_stated) for case in cases for seed in seeds]
             error, estimate, ok, evaluations, ideal = (np.concatenate(parts) for parts in zip(*found, strict=True))
             with np.errstate(divide="ignore", invalid="ignore"):
                 ratio = estimate[ok] / error[ok]
@@ -177,8 +195,8 @@ def measure_errors(half: int = 1, repeats: int = 3) -> dict[str, dict[str, dict[
     return table
 
 
-def _entries(case: Case, noise: float, seed: int, options: dict[str, Any]) -> tuple[NDArray[Any], ...]:
-    """True and estimated errors, whether they are OK, and evaluations beside those of the stencil."""
+def _entries(case: Case, noise: float, seed: int, options: dict[str, Any], is_stated: bool) -> tuple[NDArray[Any], ...]:
+    """True and estimated errors, whether they are OK; numbers of evaluations, and of those of the stencil."""
     rng = np.random.default_rng(seed)
     size = np.abs(np.atleast_1d(case.function(case.x)))
     level = noise * np.where(size > 0, size, size.max() or 1.0)
@@ -188,7 +206,7 @@ def _entries(case: Case, noise: float, seed: int, options: dict[str, Any]) -> tu
         normal = rng.standard_normal(len(level)) * level
         return case.function(x) + (float(normal[0]) if scalar else normal)
 
-    given = {} if noise == 0 else {"noise": float(level[0]) if scalar else level}
+    given = {"noise": float(level[0]) if scalar else level} if noise and is_stated else {}
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         result = distnum.differentiate(noisy if noise else case.function, case.x, **given, **options)
@@ -197,22 +215,29 @@ def _entries(case: Case, noise: float, seed: int, options: dict[str, Any]) -> tu
     )
     # The reference and the difference itself are rounded, too.
     error = np.abs(found - case.derivative) - 2 * np.finfo(np.float64).eps * np.abs(case.derivative)
-    plain = int(options.get("order", 2)) * len(case.x) + 1
+    plain = int(options.get("order", 1 if "scheme" in options else 2)) * len(case.x) + 1
     chosen = rng.permutation(error.size)[:_MOST_ENTRIES]
     entries = (part.ravel()[chosen] for part in (np.maximum(error, 0), estimate, status == distnum.Status.OK))
     return *entries, np.array([result.n_evals]), np.array([plain])
 
 
-def print_errors(table: dict[str, dict[str, dict[str, float]]]) -> None:
-    """Print a table of ``measure_errors``."""
-    functions = int(next(iter(next(iter(table.values())).values()))["functions"])
-    print(f"Estimated errors of the derivatives of {functions} functions, entries with status OK: at least 95 % should")
-    print("cover the true error, with a median ratio of at most 30. (For order 2 nothing is promised.) Evaluations are")
-    print("relative to the stencil and x itself.")
-    print(f"{'':10} {'noise':>7} {'entries':>8} {'OK':>7} {'covered':>8} {'estimate / error':>17} {'evaluations':>12}")
-    for way, by_noise in table.items():
-        for noise, row in by_noise.items():
-            print(
-                f"{way:10} {noise:>7} {int(row['entries']):>8,} {row['share']:>7.1%} {row['coverage']:>8.1%} "
-                f"{row['ratio']:>17.1f} {row['evaluations']:>12.2f}"
-            )
+def print_errors(tables: dict[str, Table]) -> None:
+    """Print the tables of ``compare_errors``."""
+    print(
+        "Estimated errors of derivatives, entries with status OK: for order 4 and adaptive steps at least 95 % should"
+    )
+    print(
+        "cover the true error, with a median ratio of at most 30. Evaluations are relative to the stencil and x itself."
+    )
+    for title, table in tables.items():
+        functions = int(next(iter(next(iter(table.values())).values()))["functions"])
+        print(f"{title} ({functions})")
+        print(
+            f"{'':10} {'noise':>7} {'entries':>8} {'OK':>7} {'covered':>8} {'estimate / error':>17} {'evaluations':>12}"
+        )
+        for way, by_noise in table.items():
+            for noise, row in by_noise.items():
+                print(
+                    f"{way:10} {noise:>7} {int(row['entries']):>8,} {row['share']:>7.1%} {row['coverage']:>8.1%} "
+                    f"{row['ratio']:>17.1f} {row['evaluations']:>12.2f}"
+                )

@@ -60,7 +60,9 @@ class Blocks:
         chosen = outcomes.numbers >= self._first
         positions = outcomes.numbers[chosen] - self._first
         numbers = positions // (self._k * self._size)
-        for number in np.unique(numbers).tolist():
+        first, last = (int(numbers[0]), int(numbers[-1])) if len(numbers) else (0, -1)
+        is_one = first == last and bool((numbers == first).all())
+        for number in [first] if is_one else np.unique(numbers).tolist():
             start = number * self._size
             if number not in self._values:
                 n_points = (min(start + self._size, self._n) - start) * self._k

@@ -48,8 +48,9 @@ class Derivative:
         n_evals: Evaluations made for this result, failed ones included.
         n_cached: Evaluations that were found in the store instead.
         n_retried: Further attempts after failures.
+        evaluation_seconds: Seconds of all evaluations, summed over the workers.
         seconds: How long all took.
-        success: Whether every entry has the status ``OK`` or ``ONE_SIDED``.
+        success: Whether every entry is known: ``OK``, ``ONE_SIDED``, or ``UNCHANGED`` while others change.
         message: One line: what is to be known about the entries.
         form, value_form: Forms of the argument and of the value.
         entries: All entries as flat arrays.
@@ -61,6 +62,7 @@ class Derivative:
     n_evals: int
     n_cached: int
     n_retried: int
+    evaluation_seconds: float
     seconds: float
     success: bool
     message: str

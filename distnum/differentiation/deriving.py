@@ -14,8 +14,9 @@ from distnum.differentiation.rounds import Rounds
 from distnum.differentiation.sparse.procedure import SparseProcedure
 from distnum.differentiation.summary import DerivativeWarning
 from distnum.evaluation.backends import backend_of
+from distnum.evaluation.outcomes import Backend
 
-__all__ = ["derive"]
+__all__ = ["derive", "derived"]
 
 
 def derive(request: Request, full: bool = True, warn: bool = True) -> Derivative:
@@ -26,16 +27,21 @@ def derive(request: Request, full: bool = True, warn: bool = True) -> Derivative
         full: Whether to keep errors, steps, and the table of evaluations.
         warn: Whether to warn of entries that are not settled.
     """
-    began = perf_counter()
     folders = contextlib.nullcontext() if request.folders is None else request.folders
     with folders, backend_of(request.workers, request.address, request.store) as backend:
-        rounds = Rounds(request, backend, keep_table=full)
-        procedure = (Procedure if request.sparsity is None else SparseProcedure)(request, rounds, full)
-        procedure.run()
-    derivative = procedure.result(perf_counter() - began)
+        derivative = derived(request, backend, full)
     if warn and not derivative.success:
         warnings.warn(derivative.message, DerivativeWarning, stacklevel=_user_level())
     return derivative
+
+
+def derived(request: Request, backend: Backend, full: bool) -> Derivative:
+    """The derivative that is requested, evaluated by a backend."""
+    began = perf_counter()
+    rounds = Rounds(request, backend, keep_table=full)
+    procedure = (Procedure if request.sparsity is None else SparseProcedure)(request, rounds, full)
+    procedure.run()
+    return procedure.result(perf_counter() - began)
 
 
 def _user_level() -> int:

@@ -28,9 +28,9 @@ def differentiate(fun: Callable[..., Any], x: Any, **options: Unpack[Options]) -
         fun: Function of ``x`` that returns a number, an array of any shape, or a dict of them, real or complex. It
             must not change its argument. With workers it is sent to other processes.
         x: A number, an array of any shape, or nested dicts, lists and tuples of them; float32, float64 or whole
-        numbers. scheme: ``"central"`` (default), ``"forward"``, ``"backward"`` or ``"complex"``; also SciPy's names
-        ``"3-point"``,
-            ``"2-point"`` and ``"cs"``.
+            numbers.
+        scheme: ``"central"`` (default), ``"forward"``, ``"backward"`` or ``"complex"``; also SciPy's names
+            ``"3-point"``, ``"2-point"`` and ``"cs"``.
         order: Order of accuracy: 2 (default), 4, 6 or 8 for central; 1 (default) or 2 for forward and backward.
         h: Step: a positive number, or such numbers in the form of ``x``. A step that is given is used as it is, and
             judged all the same. ``"adaptive"`` searches a step for every coordinate. By default ``rel_step * max(|x|,
@@ -55,8 +55,8 @@ def differentiate(fun: Callable[..., Any], x: Any, **options: Unpack[Options]) -
             executor, or any function like ``map``.
         address: Address of a Ray cluster for the workers.
         vectorized: Whether ``fun`` takes many points at once, as an array of shape ``(k, *x.shape)``, and returns
-        ``k`` values. on_error: What to do where ``fun`` raises an exception, ends its process, takes too long or is
-        not finite:
+            ``k`` values.
+        on_error: What to do where ``fun`` raises an exception, ends its process, takes too long or is not finite:
             ``"raise"`` (default), ``"one-sided"`` (evaluate nearer points, then those on the other side), or ``"nan"``.
         retries: How often a failed evaluation is tried again.
         timeout: Seconds after which an evaluation is ended, with its process and what that has started.
@@ -71,7 +71,8 @@ def differentiate(fun: Callable[..., Any], x: Any, **options: Unpack[Options]) -
     Raises:
         InputError: An argument cannot be used.
         NotFiniteError: ``fun`` is not finite at ``x``; or, with ``on_error="raise"``, at points that a search has not
-        avoided. Exception: With ``on_error="raise"``, the function's own.
+            avoided.
+        Exception: With ``on_error="raise"``, the function's own.
 
     Warns:
         DerivativeWarning: Some entries are not settled.

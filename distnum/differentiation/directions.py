@@ -29,7 +29,8 @@ def directional(fun: Callable[..., Any], x: Any, v: Any, **options: Unpack[Optio
 
     Args:
         fun, x: As for ``differentiate``.
-        v: The direction, in the form of ``x``; it need not have length one.
+        v: The direction, in the form of ``x``; it need not have length one. Along zeros the derivative is zero, as
+            optimizers that use products with the Jacobian expect.
         **options: ``h`` (the factor of ``v``), ``args``, ``kwargs``, ``workers``, ``address``, ``retries``,
             ``timeout`` and ``store``, as for ``differentiate``.
 
@@ -54,8 +55,9 @@ def directional(fun: Callable[..., Any], x: Any, v: Any, **options: Unpack[Optio
         raise InputError(f"h is {h!r:.60}; for a direction it must be a positive number, the factor of v.")
     request = Request.of(fun, x, given)
     direction = request.form.flatten(v, "v").astype(np.float64)
-    if not np.isfinite(direction).all() or not direction.any():
-        raise InputError("v holds a number that is not finite, or nothing but zeros; it must be a direction.")
+    if not np.isfinite(direction).all():
+        wrong = int(np.flatnonzero(~np.isfinite(direction))[0])
+        raise InputError(f"v is {direction[wrong]:g} for {request.form.entry_name(wrong)}; it must be finite.")
     with backend_of(request.workers, request.address, request.store) as backend:
         rounds = Rounds(request, backend, keep_table=False)
         derivative = along(rounds, request.x, direction, h)
@@ -70,7 +72,7 @@ def along(
 ) -> NDArray[np.inexact]:
     """The central difference along a direction, shape ``(m,)``; NaN if an evaluation fails."""
     if h is None:
-        h = step_along(x, direction)
+        h = step_along(x, direction) if direction.any() else 1.0
     ends = np.stack([x + h * direction, x - h * direction]).astype(x.dtype)
     points = Points.of_vectors(x, ends)
     values = rounds.evaluate_all(Places(np.full(2, -2), np.array([h, -h]), points))

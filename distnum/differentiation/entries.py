@@ -76,6 +76,21 @@ class Entries:
                     float(verdict.error[row, output]), float(verdict.h[row, output]), better,
                 )  # fmt: skip
 
+    def put_slopes(
+        self, coordinates: NDArray[np.int64], kinked: NDArray[np.bool_], slopes: NDArray[np.inexact]
+    ) -> None:
+        """Keep the derivatives to the left and to the right of kinks.
+
+        Args:
+            coordinates: Shape ``(c,)``.
+            kinked: Entries with a kink, shape ``(c, m)``.
+            slopes: Derivatives on both sides, shape ``(2, c, m)``.
+        """
+        for row, output in zip(*np.nonzero(kinked), strict=True):
+            coordinate = int(coordinates[row])
+            key = self.output_of(coordinate, int(output)), coordinate
+            self.slopes[key] = tuple(slopes[:, row, output].tolist())
+
     def _write(self, coordinates: NDArray[np.int64], verdict: Verdict) -> None:
         self.derivative[:, coordinates] = verdict.derivative.T + 0.0  # no negative zeros
         self.status[:, coordinates] = verdict.status.T
@@ -90,6 +105,17 @@ class Entries:
     def statuses_of(self, coordinate: int) -> NDArray[np.uint8]:
         """The statuses of a coordinate, as a view."""
         return self.status[:, coordinate]
+
+    def has(self, status: Status) -> bool:
+        """Whether any entry has this status."""
+        # Comparing takes a second array of the size of the statuses, which most derivatives do not need.
+        return bool(np.count_nonzero(self.status)) and bool((self.status == status).any())
+
+    def unchanged(self) -> NDArray[np.int64]:
+        """The coordinates that change nothing."""
+        if not self.has(Status.UNCHANGED):
+            return np.empty(0, np.int64)
+        return np.flatnonzero((self.status == Status.UNCHANGED).any(axis=0))
 
     def n_missing(self, coordinates: NDArray[np.int64]) -> int:
         """Number of coordinates with an entry that was not evaluated."""

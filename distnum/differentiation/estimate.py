@@ -77,11 +77,8 @@ def estimate(fun: Callable[..., Any], x: Any, **options: Unpack[Options]) -> Est
                 times += outcomes.seconds.tolist()
             m = len(rounds.known_base)
         n_workers = backend.n_workers
-    k, size = len(request.scheme.offsets), m * len(request.x)
-    n = len(request.indices) * k
-    if request.sparsity is not None:
-        n, size = request.sparsity.n_points(request.indices, k), len(request.sparsity.outputs)
-    n += request.f0 is None
+    n = request.n_evaluations
+    size = m * len(request.x) if request.sparsity is None else len(request.sparsity.outputs)
     each = float(np.median(times))
     useful = max(1, min(n, ceil(each / _HANDING_OUT_S)))
     rounds_of_workers = ceil(n / max(1, min(n_workers, useful)))

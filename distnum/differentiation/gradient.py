@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -88,12 +89,15 @@ class _Derivatives:
         self._stack = ExitStack()
         self._backend: Any = None
         self._has_warned = False
+        self.__signature__ = _signature(fun, options)
         check_names(options)
 
-    def __call__(self, x: Any, *args: Any) -> Any:
+    def __call__(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         options: dict[str, Any] = dict(self._options)
         if args:
             options["args"] = args
+        if kwargs:
+            options["kwargs"] = {**(options.get("kwargs") or {}), **kwargs}
         if self._backend is None:
             self._backend = self._stack.enter_context(
                 backend_of(options.get("workers", 0), options.get("address"), options.get("store"))
@@ -116,6 +120,17 @@ class _Derivatives:
 
     def __repr__(self) -> str:
         return f"{self._name}({self._fun!r})"
+
+
+def _signature(fun: Callable[..., Any], options: Options) -> inspect.Signature:
+    """What ``fun`` takes besides the options ``args`` and ``kwargs``: optimagic refuses functions that take more."""
+    try:
+        first, *others = inspect.signature(fun).parameters.values()
+    except (TypeError, ValueError):  # of a built-in function, or of one without arguments
+        first, others = inspect.Parameter("x", inspect.Parameter.POSITIONAL_ONLY), []
+    given = options.get("kwargs") or {}
+    free = [] if options.get("args") else [one for one in others if one.name not in given]
+    return inspect.Signature([first, *free])
 
 
 def gradient_of(fun: Callable[..., Any], **options: Unpack[Options]) -> Callable[..., Any]:

@@ -77,6 +77,7 @@ class Request:
         progress: Whether progress is shown; None shows it on a terminal after two seconds.
         workers, address, store: Who evaluates, and where evaluations are kept.
         folders: Working folders in which the function is called; None for the current directory.
+        advises: Whether a better step is searched where a step that is given does not fit.
     """
 
     call: FunctionCall
@@ -99,6 +100,7 @@ class Request:
     address: str | None
     store: Any
     folders: WorkFolders | None
+    advises: bool = True
 
     @property
     def form(self) -> Form:
@@ -110,9 +112,29 @@ class Request:
         """Whether the steps may be changed: no number was given as ``h``."""
         return self.h is None or isinstance(self.h, str)
 
+    @property
+    def n_evaluations(self) -> int:
+        """Number of evaluations if no coordinate is searched and no value is checked by another one."""
+        k = len(self.scheme.offsets)
+        n = len(self.indices) * k if self.sparsity is None else self.sparsity.n_points(self.indices, k)
+        return n + (self.f0 is None)
+
     @classmethod
-    def of(cls, fun: Callable[..., Any], x: Any, options: Mapping[str, Any], takes: str = "fun") -> Request:
+    def of(
+        cls,
+        fun: Callable[..., Any],
+        x: Any,
+        options: Mapping[str, Any],
+        takes: str = "fun",
+        what: str = "x",
+        batch_at: Callable[[int], Any] | None = None,
+    ) -> Request:
         """The request of a call such as ``differentiate(fun, x, **options)``.
+
+        Args:
+            fun, x, options: As for ``differentiate``.
+            takes, what: Names of the function and of its first argument, for messages.
+            batch_at: Returns the batch of a step, the second argument of ``fun``; None if there is none.
 
         Raises:
             InputError: An argument cannot be used.
@@ -120,18 +142,19 @@ class Request:
         check_names(options)
         if not callable(fun):
             raise InputError(f"{takes} is {fun!r:.60}; it must be a function.")
-        form, flat = Form.of(x, "x")
+        form, flat = Form.of(x, what)
         folders = WorkFolders.of(options.get("workdir"))
         args = options.get("args", ())
         args = args if isinstance(args, tuple) else (args,)
         kwargs = options.get("kwargs") or {}
         if not isinstance(kwargs, Mapping):
             raise InputError(f"kwargs is {kwargs!r:.60}; it must be a dict of further arguments by name.")
-        check_takes(fun, takes, (form.what, *(f"args[{number}]" for number in range(len(args)))), kwargs)
+        batch = () if batch_at is None else ("batch",)
+        check_takes(fun, takes, (form.what, *batch, *(f"args[{number}]" for number in range(len(args)))), kwargs)
         vectorized = bool(options.get("vectorized", False))
-        if vectorized and (len(form.shapes) != 1 or form.scalars[0] or form.names[0] != "x"):
+        if vectorized and (len(form.shapes) != 1 or form.scalars[0] or form.names[0] != what):
             raise InputError(
-                "vectorized is True, but x is not one array; a vectorized function takes a stack of arrays."
+                f"vectorized is True, but {what} is not one array; a vectorized function takes a stack of arrays."
             )
         scheme = get_scheme(options.get("scheme", "central"), options.get("order"))
         h = options.get("h")
@@ -146,7 +169,9 @@ class Request:
         timeout = checked("timeout", options.get("timeout"), optional(real(above=0)))
         retries = checked("retries", options.get("retries", 0), whole(0, 1000))
         return cls(
-            call=FunctionCall(fun if folders is None else InFolder(fun, folders), form, args, kwargs, vectorized),
+            call=FunctionCall(
+                fun if folders is None else InFolder(fun, folders), form, args, kwargs, vectorized, batch_at
+            ),
             x=flat,
             scheme=scheme,
             h=h,

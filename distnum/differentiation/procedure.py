@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distnum.common.arrays import Array
-from distnum.common.errors import NotFiniteError
 from distnum.differentiation.blocks import Block, Blocks
+from distnum.differentiation.concluding import concluded
 from distnum.differentiation.derivative import Derivative
 from distnum.differentiation.directions import line_noise
 from distnum.differentiation.entries import Entries
@@ -19,8 +19,9 @@ from distnum.differentiation.options import Request
 from distnum.differentiation.rounds import Places, Rounds
 from distnum.differentiation.starting import steps_and_noise
 from distnum.differentiation.stencils.stencil import Stencil, stencil_at
-from distnum.differentiation.summary import differing, summary
+from distnum.differentiation.summary import NOT_ANALYTIC
 from distnum.differentiation.together import settled_together
+from distnum.differentiation.unused import told_apart
 
 __all__ = ["Procedure"]
 
@@ -49,7 +50,9 @@ class Procedure:
         self._remark = ""
         self._adaptive = isinstance(request.h, str)
         # Coordinates that are not settled by the stencil, as positions in ``indices``, and the values there, (k, c, m).
-        self._unsettled: list[tuple[NDArray[np.int64], NDArray[np.inexact]]] = []
+        self._unsettled: list[Block] = []
+        # Positions of those of which all points have the value at ``x``.
+        self._unchanged: list[NDArray[np.int64]] = []
 
     def run(self) -> None:
         """Evaluate the points of the stencil, and of a search where these do not settle a coordinate."""
@@ -62,6 +65,8 @@ class Procedure:
         for settle in (self._settle_together, self._find_noise):
             if self._unsettled and self._noise is None and not (self._adaptive or self._rounds.stopped):
                 settle(stencil)
+        if self._unchanged and not self._rounds.stopped:
+            self._settle_unchanged(stencil)
         if self._unsettled and not self._rounds.stopped:
             self._rounds.phase = "search"
             self._search(stencil, lower, upper)
@@ -101,11 +106,17 @@ class Procedure:
         eps_f = round_off(base, values, part.offsets, part.x, self._noise_of(positions))
         verdict = judge(part, base, values, eps_f)
         self._put(positions, verdict)
+        if not (request.scheme.imaginary or request.may_search or request.advises):  # no step is searched
+            return
         searched = np.logical_not(verdict.settled.all(axis=1) & (not self._adaptive))
+        unchanged = ~verdict.settled.all(axis=1) & (verdict.settled | (verdict.status == Status.UNCHANGED)).all(axis=1)
+        if unchanged.any():
+            self._unchanged.append(positions[unchanged])
+            searched &= ~unchanged
         if request.scheme.imaginary:  # its step needs no search
             return
         if request.on_error == "nan":
-            searched &= np.isfinite(values).all(axis=(0, 2))
+            searched &= (np.isfinite(values) | ~np.isfinite(base)).all(axis=(0, 2))
         if searched.any():
             self._unsettled.append((positions[searched], values[:, searched]))
 
@@ -123,6 +134,24 @@ class Procedure:
             self._difference = self._rounds.difference_of_repeats()
             if self._difference:  # one difference may be small by chance
                 self._noise = np.full(len(self._rounds.known_base), 3 * self._difference)
+
+    def _settle_unchanged(self, stencil: Stencil) -> None:
+        """Settle coordinates that the function does not use, by moving all of them together; search the others."""
+        request, rounds, blocks = self._request, self._rounds, self._unchanged
+        coordinates = request.indices[np.concatenate(blocks)]
+        unused, status = told_apart(rounds, request, coordinates)
+        if rounds.stopped:
+            return
+        self._unchanged = []
+        for left in _without(blocks, unused):
+            base = self._base_of(left)
+            values = np.broadcast_to(base, (len(stencil.values), len(left), base.shape[-1]))
+            if request.scheme.imaginary:
+                self._put(left, judge(stencil.take(left), base, values, np.zeros(1)).where_unchanged(status))
+            else:
+                self._unsettled.append((left, values))
+        if request.scheme.imaginary and status == Status.NOISE and not unused.all():
+            self._remark = NOT_ANALYTIC.format(request.form.entry_name(int(coordinates[~unused][0])))
 
     def _settle_together(self, stencil: Stencil) -> None:
         """Settle coordinates that are at a minimum, by moving all of them together."""
@@ -173,14 +202,7 @@ class Procedure:
     def _conclude(
         self, search: Search, stencil: Stencil, positions: NDArray[np.int64], values: NDArray[np.inexact]
     ) -> None:
-        """Keep what a search has found.
-
-        Args:
-            search: The search, which is over.
-            stencil: The stencil of its coordinates.
-            positions: Their positions in ``indices``.
-            values: The values at the points of the stencil, shape ``(k, c, m)``.
-        """
+        """Keep what a search has found for the coordinates of a block, whose stencil is given."""
         coordinates = self._request.indices[positions]
         found, slopes = search.result(), search.slopes()
         if self._request.may_search:
@@ -189,10 +211,7 @@ class Procedure:
             given = judge(stencil, self._base_of(positions), values, search.eps_f)
             self._put(positions, compared(given, found), found.h)
         assert self._entries is not None
-        for row, output in zip(*np.nonzero(found.status == Status.KINK), strict=True):
-            coordinate = int(coordinates[row])
-            key = self._entries.output_of(coordinate, int(output)), coordinate
-            self._entries.slopes[key] = tuple(slopes[:, row, output].tolist())
+        self._entries.put_slopes(coordinates, found.status == Status.KINK, slopes)
 
     def _put(self, positions: NDArray[np.int64], verdict: Verdict, better_h: NDArray[np.float64] | None = None) -> None:
         if self._entries is None:
@@ -204,55 +223,19 @@ class Procedure:
         return Entries(len(self._rounds.known_base), len(self._request.x), self._full)
 
     def result(self, seconds: float) -> Derivative:
-        """The derivative.
-
-        Raises:
-            NotFiniteError: The function is not finite at ``x``; or, with ``on_error="raise"``, at points that a
-                search has not avoided.
-        """
-        request, rounds = self._request, self._rounds
-        rounds.check_base()
+        """The derivative; raises as ``concluded``."""
         entries = self._entries or self._no_entries()  # none if the deadline was before the first coordinate
-        timed_out = {coordinate for coordinate, _, failure in rounds.failed if failure.kind == "timeout"}
-        entries.note_timeouts({coordinate for coordinate in timed_out if coordinate >= 0})
-        if request.on_error == "raise" and (entries.status == Status.FAILED).any():
-            raise NotFiniteError(self._rounds.first_not_finite())
-        assert rounds.value_form is not None
-        if request.x.dtype == np.float32:
-            entries.narrow()
-        message = summary(entries, request.form, rounds.value_form, rounds.n_evals + rounds.n_cached)
-        about_repeats = differing(self._difference, request.form.what) if self._difference else ""
-        message = " ".join(part for part in (about_repeats, message, self._remark) if part)
-        success = not message
-        if rounds.stopped:
-            n = entries.n_missing(request.indices)
-            missing = f"{n:,} of {len(request.indices):,} coordinates are missing."
-            message = f"Stopped after {request.deadline:g} s: {missing} {message}".strip()
-            success = success and n == 0
-        return _derivative(request, rounds, entries, seconds, success, message or "All entries are settled.")
-
-
-def _derivative(
-    request: Request, rounds: Rounds, entries: Entries, seconds: float, success: bool, message: str
-) -> Derivative:
-    assert rounds.value_form is not None
-    return Derivative(
-        value=rounds.value_form.view(rounds.known_base),
-        failures=rounds.failures(),
-        n_evals=rounds.n_evals,
-        n_cached=rounds.n_cached,
-        n_retried=rounds.n_retried,
-        seconds=seconds,
-        success=success,
-        message=message,
-        form=request.form,
-        value_form=rounds.value_form,
-        entries=entries,
-        record=rounds.record,
-    )
+        complete = not self._unchanged
+        return concluded(self._request, self._rounds, entries, seconds, self._difference, self._remark, complete)
 
 
 def _joined(blocks: list[Block]) -> Block:
     """Several blocks as one."""
     positions = np.concatenate([positions for positions, _ in blocks])
     return positions, np.concatenate([values for _, values in blocks], axis=1)
+
+
+def _without(blocks: list[NDArray[np.int64]], chosen: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
+    """What is left of blocks without those that are chosen, of all of them one after the other."""
+    parts = np.split(chosen, np.cumsum([len(block) for block in blocks])[:-1])
+    return [block[~part] for block, part in zip(blocks, parts, strict=True) if not part.all()]

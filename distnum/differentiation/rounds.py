@@ -92,6 +92,8 @@ class Rounds:
         base: Flat value at ``x``, shape ``(m,)``; None before it is known.
         value_form: Form of the function's value; None before it is known.
         failed: Failures, with coordinate and offset.
+        n_evals, n_cached, n_retried: Numbers of evaluations, of those found in a store, and of further attempts.
+        evaluation_seconds: Seconds of all evaluations, summed over the workers.
         stopped: Whether the deadline has ended a round.
         phase: What is evaluated, as it is shown.
     """
@@ -108,6 +110,7 @@ class Rounds:
         self.value_form: ValueForm | None = None
         self.failed: list[tuple[int, Any, Failure]] = []
         self.n_evals = self.n_cached = self.n_retried = 0
+        self.evaluation_seconds = 0.0
         self.stopped = False
         if request.f0 is not None:
             self.value_form, self.base = flat_value(request.f0, None)
@@ -169,7 +172,8 @@ class Rounds:
         again, base = self.evaluate_all(Places.of_base(self._request.x)), self.known_base
         if again.shape != (1, len(base)) or np.array_equal(again[0], base, equal_nan=True):
             return 0.0
-        return float(np.abs(again[0] - base).max())
+        difference = np.abs(again[0] - base)
+        return float(difference.max(initial=0.0, where=np.isfinite(difference)))
 
     def describe(self, coordinate: int, offset: Any) -> str:
         """Phrase for a point, such as ``"where x[3] is moved by +6e-06"``."""
@@ -205,6 +209,7 @@ class Rounds:
             self.n_cached += len(outcomes.numbers)
         else:
             self.n_evals += len(outcomes.numbers)
+            self.evaluation_seconds += float(np.nansum(outcomes.seconds))
         if self.record is not None:
             self.record.add(places.coordinates, places.offsets, outcomes)
         if outcomes.form is not None and not self._not_finite and not np.isfinite(outcomes.values).all():
@@ -219,7 +224,7 @@ class Rounds:
 
     @property
     def known_base(self) -> NDArray[np.inexact]:
-        """Flat value at ``x``, shape ``(m,)``.
+        """Flat value at ``x``, shape ``(m,)``; some outputs may be NaN or infinite unless ``on_error`` is ``"raise"``.
 
         Raises:
             NotFiniteError, TrainingError: The function is not finite there, or has failed.
@@ -229,7 +234,7 @@ class Rounds:
         return self.base
 
     def check_base(self) -> None:
-        """Refuse to go on without a finite value at ``x``.
+        """Refuse to go on without a finite value at ``x``; of one output if failures are to be survived, else of all.
 
         Raises:
             NotFiniteError, TrainingError: The function is not finite there, or has failed.
@@ -242,9 +247,16 @@ class Rounds:
             raise TrainingError(
                 f"The deadline of {self._request.deadline:g} s was over before the value at {what} itself."
             )
-        if not np.isfinite(self.base).all():
-            value = self.base[~np.isfinite(self.base)][0]
-            raise NotFiniteError(f"The function is {value} at {what} itself; it must be finite there.")
+        finite = np.isfinite(self.base)
+        if not finite.all() and (self._request.on_error == "raise" or not finite.any()):
+            first = int(finite.argmin())
+            text = f"The function is {self.base[first]} at {what} itself"
+            if not finite.any() or self.value_form is None:
+                raise NotFiniteError(f"{text}; it must be finite there.")
+            raise NotFiniteError(
+                f"{text}, in {self.value_form.entry_name(first)}; it must be finite there. on_error='nan' "
+                "differentiates the other outputs."
+            )
 
     @property
     def n_outputs(self) -> int | None:

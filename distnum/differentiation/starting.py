@@ -35,7 +35,7 @@ def steps_and_noise(
         if rounds.base is None:
             rounds.evaluate_all(Places.of_base(request.x))
         noise = _stated_noise(request, rounds)
-        size = float(np.abs(rounds.known_base).max())
+        size = float(np.abs(rounds.known_base).max(initial=0.0, where=np.isfinite(rounds.known_base)))
         relative = min(float(noise.max()) / size, 1.0) if size > 0 else 1.0
     h = None if request.may_search else request.h
     chosen = {"h": h, "rel_step": request.rel_step, "x_scale": request.x_scale}

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distnum.differentiation.entries import Entries, Notable
 from distnum.differentiation.judgment.status import Status
 from distnum.evaluation.forms import Form
 from distnum.evaluation.values import ValueForm
 
-__all__ = ["DerivativeWarning", "differing", "summary"]
+__all__ = ["NOT_ANALYTIC", "DerivativeWarning", "differing", "summary", "undefined", "unused"]
+
+NOT_ANALYTIC = "{} changes the value, but not by an imaginary step: fun is not analytic there; take scheme 'central'."
+"""About the name of a coordinate, with the complex step."""
+
+# Largest number of coordinates or outputs that are named.
+_MOST_NAMES = 3
 
 
 class DerivativeWarning(UserWarning):
@@ -21,24 +28,24 @@ _MEANING = {
     Status.KINK: "have a kink within the step: the slopes on the two sides differ",
     Status.JUMP: "have a jump within the step",
     Status.STEP: "are wrong at the step that was given",
-    Status.UNCHANGED: "never change the function's value",
-    Status.FAILED: "have no value, as evaluations failed",
+    Status.FAILED: "have no value, as the function failed or was not finite",
     Status.TIMEOUT: "have no value, as evaluations took longer than the time limit",
 }
 
 
-def summary(entries: Entries, form: Form, value_form: ValueForm, n_points: int) -> str:
+def summary(entries: Entries, form: Form, value_form: ValueForm) -> str:
     """What is to be known about the entries; "" if all of them are settled.
 
     Args:
         entries: The entries.
         form, value_form: Forms of the argument and of the value.
-        n_points: Number of points at which the function was evaluated.
     """
     status = entries.status
-    if (status == Status.UNCHANGED).all():
+    if not np.count_nonzero(status):  # all of them are OK
+        return ""
+    if ((status == Status.UNCHANGED) | (status == Status.MISSING)).all() and (status == Status.UNCHANGED).any():
         return (
-            f"The function returned the same value at all {n_points:,} points: does it use its argument? A copy of "
+            f"No coordinate changes the function's value near {form.what}: does it use its argument? A copy of "
             f"{form.what} is moved, so a function that reads the array elsewhere, such as lambda W: self.loss(x, y), "
             "does not see it."
         )
@@ -59,6 +66,31 @@ def summary(entries: Entries, form: Form, value_form: ValueForm, n_points: int) 
         f"{sum(int((status == kind).sum()) for kind in _MEANING):,} of {total:,} entries are not settled. "
         + "; ".join(parts)
         + "."
+    )
+
+
+def unused(entries: Entries, form: Form) -> str:
+    """What is to be known about coordinates that change nothing, while others do; "" if there are none."""
+    coordinates = entries.unchanged()
+    if not len(coordinates):
+        return ""
+    names = ", ".join(form.entry_name(one) for one in coordinates[:_MOST_NAMES].tolist())
+    more = f" and {len(coordinates) - _MOST_NAMES:,} more" if len(coordinates) > _MOST_NAMES else ""
+    return (
+        f"{len(coordinates):,} of {form.size:,} coordinates do not change the function's value, and have a derivative "
+        f"of zero: {names}{more}."
+    )
+
+
+def undefined(base: NDArray[np.inexact], form: Form, value_form: ValueForm) -> str:
+    """What is to be known about outputs that are not finite at ``x``; "" if there are none."""
+    outputs = np.flatnonzero(~np.isfinite(base))
+    if not len(outputs):
+        return ""
+    names = ", ".join(value_form.entry_name(one) for one in outputs[:_MOST_NAMES].tolist())
+    more = f" and {len(outputs) - _MOST_NAMES:,} more" if len(outputs) > _MOST_NAMES else ""
+    return (
+        f"The function is not finite at {form.what} itself in {len(outputs):,} of {len(base):,} outputs: {names}{more}."
     )
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from distnum.differentiation.judgment.judging import Verdict, judge
+from distnum.differentiation.judgment.judging import Verdict, judge, within_step
 from distnum.differentiation.judgment.precision import round_off
 from distnum.differentiation.judgment.status import Status
 from distnum.differentiation.options import Request
@@ -35,6 +35,8 @@ _FEWEST = 3
 _LARGER = 80.0
 # The error by truncation must be smaller than this fraction of the derivative, or of the change of slopes.
 _ACCEPTED, _SHIFT = 1e-3, 0.05
+# The same of a step that is given: if its error is larger, a search compares it with better ones.
+_SHIFT_GIVEN = 1e-3
 # The parts of several coordinates in the third difference may cancel in part.
 _SAFETY = 2.0
 # Noise of K, in units of the noise of a value: 64 times four values, divided by 7.
@@ -50,7 +52,7 @@ def settled_together(
 
     Args:
         rounds: Evaluates the function.
-        request: What is differentiated. Steps that were given are judged by a search instead, which compares them.
+        request: What is differentiated.
         positions: Positions of the ``c`` coordinates in the request's ``indices``.
         stencil: Their stencil.
         values: Values at its points, shape ``(k, c, m)``.
@@ -61,13 +63,13 @@ def settled_together(
     base, offsets = rounds.known_base, stencil.offsets
     eps_f = round_off(base, values, offsets, stencil.x)
     judged = judge(stencil, base, values, eps_f)
-    if len(offsets) != 2 or stencil.scheme.imaginary or np.iscomplexobj(values) or not request.may_search:
+    if len(offsets) != 2 or stencil.scheme.imaginary or np.iscomplexobj(values):
         return judged
     with np.errstate(all="ignore"):
         second = np.abs(values[0] + values[1] - 2 * base)
         bent = ~judged.settled & (second > _LARGER * _NOISE * eps_f) & np.isfinite(second)
-    size = np.abs(stencil.x.astype(np.float64))
-    inside = (size > 0) & (size < stencil.h)  # the function may vary over the size of the parameter
+    # The function may vary over the size of the parameter.
+    inside = within_step(stencil.x, stencil.h, np.abs(judged.derivative), eps_f).any(axis=1)
     both_sides = offsets[0] == -offsets[1]
     rows = np.flatnonzero((bent | judged.settled).all(axis=1) & bent.any(axis=1) & both_sides & ~inside)
     if len(rows) < _FEWEST:
@@ -88,7 +90,8 @@ def settled_together(
         third = np.abs((f[0] - f[1]) - 8 * (f[2] - f[3])) / 2 + _NOISE_OF_THIRD * eps_f[rows]
         truncation = _SAFETY * third / (shares**3 * stencil.h[rows, None])
         bend = second[rows] / stencil.h[rows, None]
-        known = truncation <= np.maximum(_ACCEPTED * np.abs(judged.derivative[rows]), _SHIFT * bend)
+        shift = _SHIFT if request.may_search else _SHIFT_GIVEN
+        known = truncation <= np.maximum(_ACCEPTED * np.abs(judged.derivative[rows]), shift * bend)
         smooth = bent[rows] & (second[rows] > _LARGER * limit) & known
     settled, error, status = judged.settled.copy(), judged.error.copy(), judged.status.copy()
     noise = stencil.noise_factor[rows, None] * eps_f[rows]

@@ -15,6 +15,7 @@ import pytest
 import distnum
 from distnum import DerivativeWarning, InputError, Status
 from distnum.common.errors import NotFiniteError
+from distnum.differentiation.judgment.status import SETTLED
 from distnum.evaluation.in_process import InProcess
 from tests.differentiation.zoo import HEALTHY, ZOO, Animal, rough
 
@@ -53,7 +54,7 @@ def quiet(function: Callable[..., Any], x: Any, **options: Any) -> distnum.Deriv
             derivative = distnum.differentiate(function, x, **options)
     texts = [str(one.message) for one in caught if issubclass(one.category, DerivativeWarning)]
     assert texts == ([] if derivative.success else [derivative.message])
-    settled = np.isin(derivative.entries.status, (Status.OK, Status.ONE_SIDED, Status.MISSING))
+    settled = np.isin(derivative.entries.status, SETTLED)
     assert settled.all() or not derivative.success
     return derivative
 
@@ -323,11 +324,18 @@ class TestFunctionsThatCannotBeDifferentiated:
         assert (derivative.status == Status.UNCHANGED).all()
         assert "does it use its argument?" in derivative.message
 
-    def test_a_coordinate_that_is_not_used_is_named(self) -> None:
-        derivative = quiet(lambda x: x[0] ** 2, np.array([1.0, 1.0]))
+    def test_a_coordinate_that_is_not_used_is_named_and_no_fault(self) -> None:
+        function = Counted(lambda x: x[0] ** 2)
+        derivative = quiet(function, np.array([1.0, 1.0]))
+        assert derivative.success
         assert derivative.status.tolist() == [Status.OK, Status.UNCHANGED]
-        assert "1 UNCHANGED" in derivative.message
+        assert "1 of 2 coordinates do not change" in derivative.message
         assert "x[1]" in derivative.message
+        assert function.calls == 5 + 2
+
+    def test_one_of_which_only_a_coordinate_that_is_not_used_is_asked_for_is_named(self) -> None:
+        derivative = quiet(lambda x: x[0] ** 2, np.array([1.0, 1.0]), indices=[1])
+        assert "does it use its argument?" in derivative.message
 
 
 def fails_below(x: np.ndarray) -> float:
@@ -379,9 +387,14 @@ class TestOnError:
         assert derivative.failures[0].name == "x[0]"
         assert "not one" in derivative.failures[0].failure.text
 
-    def test_not_finite_at_x(self) -> None:
+    @pytest.mark.parametrize("on_error", ["raise", "one-sided", "nan"])
+    def test_not_finite_at_x(self, on_error: str) -> None:
         with pytest.raises(NotFiniteError, match="at x itself"):
-            distnum.differentiate(lambda x: math.nan, self.x)
+            distnum.differentiate(lambda x: math.nan, self.x, on_error=on_error)
+
+    def test_an_output_that_is_not_finite_at_x_is_named(self) -> None:
+        with pytest.raises(NotFiniteError, match=r"nan at x itself, in fun\['b'\]\[1\].*on_error='nan'"):
+            distnum.differentiate(lambda x: {"a": x[0], "b": np.array([x[1], math.nan])}, self.x)
 
     def test_exceptions_at_points_that_only_a_search_takes_are_survived(self) -> None:
         def function(x: np.ndarray) -> float:
@@ -398,6 +411,73 @@ class TestOnError:
         derivative = quiet(lambda x: math.sqrt(1e-16 - x[0] ** 2) + x[0], np.array([0.0]), on_error="one-sided")
         assert derivative.status.tolist() == [Status.OK]
         assert derivative.grad == pytest.approx([1], rel=1e-2)
+
+
+def one_undefined(x: np.ndarray) -> np.ndarray:
+    """Outputs of which the second has no value; the others need a search, have a kink, are smooth or at a minimum."""
+    parts = [1e6 + math.sin(x[0]), math.nan, abs(x[1]), float(np.exp(x).sum()), float(x[2:] @ x[2:])]
+    return np.array(parts)
+
+
+class TestOutputsThatAreNotFiniteAtX:
+    x = np.array([0.5, 0.0, 0.0, 0.0, 0.0, 0.0])
+    true = np.zeros((4, 6))
+    true[0, 0], true[1, 1], true[2] = math.cos(0.5), math.nan, np.exp(x)
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {},
+            {"order": 4},
+            {"scheme": "forward"},
+            {"h": "adaptive"},
+            {"h": 1e-5},
+            {"noise": 1e-9},
+            {"noise": "estimate"},
+            {"sparsity": np.ones((5, 6))},
+            {"f0": one_undefined(x)},
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize("on_error", ["one-sided", "nan"])
+    def test_only_their_entries_fail(self, on_error: str, options: dict[str, Any]) -> None:
+        derivative = quiet(one_undefined, self.x, on_error=on_error, **options)
+        assert "not finite at x itself in 1 of 5 outputs: fun[1]." in derivative.message
+        assert not derivative.success
+        dense = derivative.jac.toarray() if "sparsity" in options else derivative.jac
+        status = derivative.status.toarray() if "sparsity" in options else derivative.status
+        assert (status[1] == Status.FAILED).all()
+        assert np.isnan(dense[1]).all()
+        others = [0, 2, 3, 4]
+        assert not (status[others] == Status.FAILED).any()
+        settled = np.isin(status[others], SETTLED)
+        assert settled.mean() > 0.7
+        error = derivative.error.toarray() if "sparsity" in options else derivative.error
+        right = np.abs(dense[others] - self.true) <= np.maximum(1e-2 * np.abs(self.true), 3 * error[others])
+        assert right[settled & np.isfinite(self.true)].all()
+
+    def test_they_cost_no_search(self) -> None:
+        function = Counted(lambda x: np.array([math.nan, *np.exp(x)]))
+        assert quiet(function, np.ones(5), on_error="one-sided").n_evals == function.calls == 11
+
+    def test_minima_are_told_from_kinks_by_moving_all_together(self) -> None:
+        function = Counted(lambda x: np.array([float(x @ x), math.nan]))
+        derivative = quiet(function, np.zeros(50), on_error="one-sided")
+        assert function.calls == 101 + 1 + 4
+        assert (derivative.status[0] == Status.OK).all()
+
+    def test_a_random_function_is_still_found(self) -> None:
+        rng = np.random.default_rng(0)
+        derivative = quiet(
+            lambda x: np.array([x[0] ** 2 + 1e-3 * rng.standard_normal(), math.nan]), np.ones(1), on_error="nan"
+        )
+        assert "returned different values for the same point" in derivative.message
+        assert "nan apart" not in derivative.message
+
+    def test_steps_by_stated_noise_are_those_of_the_other_outputs(self) -> None:
+        with_nan = quiet(lambda x: np.array([*np.exp(x), math.nan]), np.ones(2), on_error="nan", noise=1e-6)
+        without = quiet(lambda x: np.exp(x), np.ones(2), noise=1e-6)
+        assert with_nan.h[:2].tolist() == without.h.tolist()
 
 
 def test_a_deadline_returns_what_is_there() -> None:

@@ -56,31 +56,53 @@ def digamma(x: float) -> float:
     return math.log(x) - 1 / (2 * x) - 1 / (12 * x**2) + 1 / (120 * x**4) - 1 / (252 * x**6)
 
 
-@pytest.mark.parametrize("noise", [0.0, 1e-9, 1e-6, 1e-3])
-@pytest.mark.parametrize("way", WAYS)
-def test_errors_cover_the_true_ones_and_are_not_much_larger(way: str, noise: float) -> None:
-    """In 95 % of the entries with status OK, and by a factor of at most 30 in the median."""
+def ratios(noise: float, is_stated: bool, options: dict[str, Any], repeats: int = 3) -> Any:
+    """Estimated divided by true error of the entries with status OK."""
     rng = np.random.default_rng(0)
     estimates, true = [], []
     for function, derivative, points in FUNCTIONS:
-        for x in points * (3 if noise else 1):
+        for x in points * (repeats if noise else 1):
             level = noise * abs(function(x))
 
             def noisy(z: np.ndarray, function: Any = function, level: float = level) -> float:
                 return float(function(float(z[0])) + level * rng.standard_normal())
 
+            stated = {"noise": level} if noise and is_stated else {}
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found = distnum.differentiate(
-                    noisy, np.array([x]), noise=level or None, on_error="one-sided", **WAYS[way]
-                )
+                found = distnum.differentiate(noisy, np.array([x]), on_error="one-sided", **stated, **options)
             if found.status[0] == Status.OK:
                 estimates.append(found.error[0])
                 true.append(max(abs(found.grad[0] - derivative(x)) - 4e-16 * abs(derivative(x)), 1e-300))
-    ratio = np.array(estimates) / np.array(true)
-    assert len(ratio) >= 0.6 * len(FUNCTIONS) * len(points) * (3 if noise else 1)
+    assert len(true) >= 0.6 * sum(len(points) for _, _, points in FUNCTIONS) * (repeats if noise else 1)
+    return np.array(estimates) / np.array(true)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-9, 1e-6, 1e-3])
+@pytest.mark.parametrize("way", WAYS)
+def test_errors_cover_the_true_ones_and_are_not_much_larger(way: str, noise: float) -> None:
+    """In 95 % of the entries with status OK, and by a factor of at most 30 in the median."""
+    ratio = ratios(noise, True, WAYS[way])
     assert (ratio >= 1).mean() >= 0.95
     assert np.median(ratio) <= (30 if way in ("order 4", "adaptive") else 100)
+
+
+@pytest.mark.parametrize(("noise", "coverage"), [(1e-9, 0.75), (1e-8, 0.87)])
+@pytest.mark.parametrize("way", ["order 2", *WAYS])
+def test_noise_that_is_not_stated_is_in_most_errors(way: str, noise: float, coverage: float) -> None:
+    """Each entry shows one sample of it, at no further cost; that may be small by chance."""
+    assert (ratios(noise, False, WAYS.get(way, {})) >= 1).mean() >= coverage
+
+
+def test_errors_of_order_2_stay_useful_without_noise() -> None:
+    ratio = ratios(0.0, False, {})
+    assert (ratio >= 1).mean() >= 0.95
+    assert np.median(ratio) <= 100
+
+
+def test_an_unused_coordinate_of_a_value_of_zero_has_an_error_in_forward_differences() -> None:
+    found = distnum.differentiate(lambda x: np.array([x[0], 0.0]), np.ones(1), scheme="forward")
+    assert 0 <= found.error[1, 0] < 1e-300
 
 
 @pytest.mark.parametrize("offsets", [(1.0, -1.0), (1.0, -1.0, 2.0, -2.0), (1.0, 2.0), (0.7, -1.3, 2.1)])

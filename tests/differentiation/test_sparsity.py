@@ -48,7 +48,7 @@ def of_random(x: Any) -> Any:
         {"scheme": "forward"},
         {"scheme": "backward", "order": 2},
         {"scheme": "complex"},
-        {"h": 1e-3},
+        {"h": 1e-5},
         {"noise": 1e-9},
         {"bounds": (X - 1e-7, X + 1.0)},
         {"indices": np.arange(3, 20, 2)},

@@ -57,11 +57,12 @@ def check_gradient(
     Args:
         fun: Function of ``x`` that returns one number.
         grad: Its gradient at ``x``, in the form of ``x``; or a function of ``x`` (and ``args``, ``kwargs``) that
-        returns it. x: Point at which the gradients are compared. mode: ``"full"`` compares every entry, by ``4 n +
-        1`` evaluations. ``"fast"`` compares along random directions, four
-            evaluations each, and finds a wrong entry by bisection, two evaluations a step: it may miss mistakes that
-            cancel in all directions, which is unlikely, and finds one wrong entry of several. ``"auto"`` is full if
-            that takes a few seconds.
+            returns it.
+        x: Point at which the gradients are compared.
+        mode: ``"full"`` compares every entry, by ``4 n + 1`` evaluations. ``"fast"`` compares along random directions,
+            four evaluations each, and finds a wrong entry by bisection, two evaluations a step: it may miss mistakes
+            that cancel in all directions, which is unlikely, and finds one wrong entry of several. ``"auto"`` is full
+            if that takes a few seconds.
         rtol: Relative tolerance; by default 1e-6 for float64 and 1e-3 for float32.
         atol: Absolute tolerance; by default 0, as every entry has its own estimate of the error.
         directions: Number of random directions in fast mode.

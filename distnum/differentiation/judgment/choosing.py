@@ -173,7 +173,10 @@ def _outward(assessment: Assessment, best: NDArray[np.float64]) -> NDArray[np.fl
     )
     factor = np.where(derivative > 2 * noise, noise / (_AIM * derivative), _OUTWARD)
     outward = h * np.clip(factor, 10, _OUTWARD)
-    outward = np.where(assessment.unchanged, h * _OUTWARD_UNCHANGED, outward)
+    unchanged = assessment.unchanged
+    outward = np.where(unchanged, h * _OUTWARD_UNCHANGED, outward)
+    # As far as possible where no output changes: one level tells that the function does not use the coordinate.
+    outward = np.where(unchanged.all(axis=1, keepdims=True), np.finfo(np.float64).max, outward)
     outward = np.where(np.isfinite(best), np.minimum(best, outward), outward)
     # Halfway to where a value is missing.
     missing = np.where(levels.evaluated[:, :, None] & ~levels.there, levels.distance[:, :, None], np.inf).min(axis=0)

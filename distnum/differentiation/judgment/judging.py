@@ -14,7 +14,7 @@ change (with one point, above all of it): state it as ``noise``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,12 @@ SHIFT = 0.1
 _NEGLIGIBLE = 1e-6
 # Terms of even and odd order, in units of the values, are noise if they differ by less than this factor.
 _ALIKE = 0.1
+# Noise is that by which two terms show it, times this: it may be larger by chance than they are.
+_SHOWN = 3 * ROUNDING
+# With two points, a second difference may be noise if the function would bend by this much within its scale.
+_UNUSUAL = 3.0
+# A derivative of zero may be hidden by noise if its error exceeds this fraction of the largest of its coordinate.
+_HIDDEN = 0.1
 # Noise of the values above this multiple of rounding in double precision shows that they are rounded.
 _COARSE = 8.0
 # Numbers with at most this many binary digits may be whole numbers or simple fractions.
@@ -65,6 +71,11 @@ class Verdict:
     h: NDArray[np.float64]
     settled: NDArray[np.bool_]
 
+    def where_unchanged(self, status: Status) -> Verdict:
+        """The same with another status of the entries that are ``UNCHANGED``."""
+        statuses = np.where(self.status == Status.UNCHANGED, status, self.status).astype(np.uint8)
+        return replace(self, status=statuses)
+
 
 def tolerance(
     order: int, eps_f: NDArray[np.float64], size: NDArray[np.float64]
@@ -80,7 +91,7 @@ def tolerance(
     the bend is no kink (``together.py``, or a search).
     """
     with np.errstate(all="ignore"):
-        relative = np.nan_to_num(eps_f / size, nan=0.0, posinf=1.0)
+        relative = np.where(size > 0, eps_f / size, eps_f > 0)
     noise = np.clip(100 * relative ** (order / (order + 1)), 1e-3, 0.1)
     fall = max(order - 2, 1)
     bend = np.clip(10 * relative ** (fall / (order + 1)), 3e-3 if order <= 2 else 1e-3, 0.3)
@@ -101,7 +112,8 @@ def judge(
     - the terms ``A_j`` fall, and the truncation error that follows from them is a small part of the derivative.
 
     A value that does not change at all is settled only if other outputs show that the coordinate is moved, and
-    the value shows no coarse rounding: Jacobians have many zeros.
+    the value shows no coarse rounding: Jacobians have many zeros. Entries of outputs that are not finite at the base
+    point have failed, and count as settled.
 
     Args:
         stencil: The stencil of the ``c`` coordinates.
@@ -123,9 +135,14 @@ def judge(
             zero = (changes == 0).all(axis=0)
         moved = (finite & ~zero).any(axis=1, keepdims=True)
         coarse = finite & ~zero & (eps_f > _COARSE * np.finfo(np.float64).eps * size)
-        settled = finite & np.where(zero, moved & ~rounded(base, coarse), settled)
+        # Where others are so coarse that they are searched, the zeros of the coordinate are searched with them.
+        hidden = rounded(base, coarse) | (coarse & ~settled).any(axis=1, keepdims=True)
+        if np.finfo(base.real.dtype).eps > np.finfo(stencil.x.dtype).eps:  # the step suits x, but not such values
+            hidden |= error > _HIDDEN * np.abs(derivative).max(axis=1, keepdims=True, initial=0, where=finite)
+        settled = finite & np.where(zero, moved & ~hidden, settled)
+        settled |= ~np.isfinite(base)  # no other points help
     status = np.full((c, m), Status.OK, np.uint8)
-    status[np.broadcast_to((stencil.sides != 0)[:, None], (c, m))] = Status.ONE_SIDED
+    status[stencil.sides != 0] = Status.ONE_SIDED
     status[~settled] = Status.NOISE
     status[finite & zero & ~moved] = Status.UNCHANGED
     status[~finite] = Status.FAILED
@@ -169,7 +186,8 @@ def _judge_real(
     if k == 1:
         change = np.abs(changes[0])
         largest = np.maximum(np.abs(base), np.abs(changes[0] + base))
-        truncation = np.maximum(truncation, absolute * (change / largest))  # as if f'' were f'**2 / f
+        part = np.where(largest > 0, change / largest, 0.0)
+        truncation = np.maximum(truncation, absolute * part)  # as if f'' were f'**2 / f
         return noise + truncation, (noise <= accepted * absolute) & ((change <= bend * np.abs(base)) | (base == 0))
     # In units of the values: noise, or values that have nothing to do with each other, make all of them alike.
     sizes = np.abs(terms) / norms[:, :, None]
@@ -177,16 +195,34 @@ def _judge_real(
     last = seen[-1] if k == 2 else np.maximum(seen[-1], seen[-2])
     before = sizes[:1].max(axis=0) if k == 2 else sizes[:-2].max(axis=0)
     second = np.where(seen[1] > 0, np.abs(terms[1]), 0.0)
+    shown = _SHOWN * noise_norm(stencil.weights)[:, None]
+    natural = (stencil.h / scale)[:, None]
     if k > 2:
         # The last term of a smooth function is smaller than the last but one.
         alike = seen[-1] > _ALIKE * sizes[-2]
-        noise = np.where(alike, np.maximum(noise, ROUNDING * noise_norm(stencil.weights)[:, None] * last), noise)
-    error = noise + truncation
+        noise = np.where(alike, np.maximum(noise, shown * last), noise)
+        odd = np.abs(terms[-1]) > _UNUSUAL * _expected_last(np.abs(terms), natural)
+        error = np.where(odd, np.maximum(noise, shown * seen[-1]), noise) + truncation
+    else:
+        # It may bend as much, or be as noisy.
+        bends = np.abs(terms[1]) > _UNUSUAL * natural * np.maximum(absolute, size / scale[:, None])
+        error = np.where(bends, np.maximum(noise, shown * last), noise) + truncation
     fits = (last <= bend * before) & (truncation <= np.maximum(bend * absolute, SHIFT * second))
     lost = noise > np.maximum(accepted * absolute, SHIFT * second)
     if k == 2:
         fits &= ~within_step(stencil.x, stencil.h, absolute, eps_f)
     return error, (fits & ~lost) | negligible(derivative, error)
+
+
+def _expected_last(sizes: NDArray[np.float64], natural: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Size of the last term of a smooth function as its other terms tell it, if they fall at the same rate.
+
+    Args:
+        sizes: Absolute terms, shape ``(k, c, m)``, ``k`` at least 4.
+        natural: The rate of a function that varies over the size of its argument, shape ``(c, 1)``.
+    """
+    rate = np.maximum(np.sqrt(np.where(sizes[-4] > 0, sizes[-2] / sizes[-4], 0.0)), natural)
+    return np.maximum(sizes[-2] * rate, sizes[-3] * rate**2)
 
 
 def negligible(derivative: NDArray[np.inexact], error: NDArray[np.float64]) -> NDArray[np.bool_]:

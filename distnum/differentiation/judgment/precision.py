@@ -54,7 +54,7 @@ def round_off(
         for row in used:
             change = np.maximum(change, np.abs(row - known))
         size = value_size(known, values, offsets, x)
-        level = _eps(x.dtype, values.dtype) * size
+        level = _eps(x.dtype, base.dtype, values.dtype) * size  # values may have been collected as float64
         points = x.astype(np.float64) + np.where(np.isfinite(offsets), offsets, 0.0)
         level = np.maximum(level, _binary_grid(known, used, change, points - x, x) / 2)
         rows = np.flatnonzero(((change > 0) & (change < _STEPS_OF_GRID * size)).any(axis=1))
@@ -83,7 +83,8 @@ def value_size(
     A small value may be a difference of large ones; for these, ``x`` times the largest slope is a guess.
     """
     shape = values.shape[1:]
-    size: NDArray[np.float64] = np.broadcast_to(np.nan_to_num(np.abs(base), nan=0.0), shape).astype(np.float64)
+    absolute = np.abs(base)
+    size: NDArray[np.float64] = np.zeros(shape) + np.where(np.isfinite(absolute), absolute, 0.0)
     slope = np.zeros(shape)
     with np.errstate(all="ignore"):
         for row, offset in zip(values, offsets, strict=True):

@@ -19,15 +19,16 @@ from distnum.differentiation.judgment.status import Status
 from distnum.differentiation.stencils.stencil import Stencil
 from distnum.differentiation.stencils.steps import smallest_h
 
-__all__ = ["MOST_ROUNDS", "Search"]
+__all__ = ["LARGEST", "MOST_ROUNDS", "Search"]
 
 MOST_ROUNDS = 3
 """Rounds of a search, of two evaluations for each coordinate."""
 
+LARGEST = 0.4
+"""Largest distance relative to the scale of ``x``: a derivative at ``x`` is asked for."""
+
 # Levels nearer to each other than this factor are not worth two evaluations: in general, and for the best step of all.
 _DIFFERENT, _DIFFERENT_BEST = 2.5, 1.5
-# Largest distance relative to the scale of x: a derivative at x is asked for.
-_LARGEST = 0.4
 # Smallest distance in units in the last place of x.
 _SMALLEST_ULPS = 64.0
 
@@ -167,7 +168,7 @@ class Search:
 
     def _near(self, levels: Levels, wanted: NDArray[np.float64]) -> Mask:
         """Whether a level is there already near the distances wanted, after they are fitted, shape ``(c, m)``."""
-        fitted = np.clip(wanted, self._smallest_h[:, None], _LARGEST * self._scale[:, None])
+        fitted = np.clip(wanted, self._smallest_h[:, None], LARGEST * self._scale[:, None])
         factor = _DIFFERENT_BEST if self._every else _DIFFERENT
         ratio = levels.distance[:, :, None] / fitted
         return np.asarray(((ratio < factor) & (ratio > 1 / factor)).any(axis=0))
@@ -197,7 +198,7 @@ class Search:
 
     def _fitted(self, wanted: NDArray[np.float64]) -> NDArray[np.float64]:
         """Distances within the bounds and the scale; sides are chosen where one of them has no room."""
-        h = np.clip(wanted, self._smallest_h, _LARGEST * self._scale)
+        h = np.clip(wanted, self._smallest_h, LARGEST * self._scale)
         far = np.maximum(self._below, self._above)
         turn = np.isfinite(h) & (self._room() < h) & (self._room() < far / 2)
         self._side = np.where(turn, np.where(self._above > self._below, 1, -1), self._side)

@@ -24,7 +24,7 @@ class Status(IntEnum):
     JUMP = 4
     """The function changes by the same amount however small the step is."""
     UNCHANGED = 5
-    """No point that was tried changes any number of the function's value."""
+    """Moving the coordinate changes no bit of the function's value, near ``x`` at least: the derivative is zero."""
     FAILED = 6
     """The function failed, or is not finite, on both sides."""
     TIMEOUT = 7
@@ -37,5 +37,5 @@ class Status(IntEnum):
     """The output depends on coordinates outside the pattern that was given; what these change may be in the entry."""
 
 
-SETTLED = (Status.OK, Status.ONE_SIDED, Status.MISSING)
-"""Statuses of entries about which there is nothing to say."""
+SETTLED = (Status.OK, Status.ONE_SIDED, Status.UNCHANGED, Status.MISSING)
+"""Statuses of entries that are no fault. But a function that no coordinate changes is one."""

@@ -50,6 +50,11 @@ class SparseEntries(Entries):
         """Give the entries of outputs that depend on coordinates outside the pattern their status."""
         self.status[np.isin(self.sparsity.outputs, outputs)] = Status.PATTERN
 
+    def unchanged(self) -> NDArray[np.int64]:
+        """The coordinates that change nothing."""
+        entries = np.flatnonzero(self.status == Status.UNCHANGED)
+        return np.unique(np.searchsorted(self.sparsity.starts, entries, side="right") - 1)
+
     def n_missing(self, coordinates: NDArray[np.int64]) -> int:
         """Number of coordinates with an entry that was not evaluated."""
         return sum(bool((self.statuses_of(one) == Status.MISSING).any()) for one in coordinates.tolist())
