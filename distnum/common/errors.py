@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from distnum.common.text import printable
 
-__all__ = ["EvaluationError", "InputError", "LostError", "NotFiniteError", "TrainingError"]
+__all__ = ["DeadlineError", "EvaluationError", "InputError", "LostError", "NotFiniteError", "TrainingError"]
 
 
 class _ForTerminals(Exception):
@@ -39,3 +39,7 @@ class EvaluationError(TrainingError):
 
 class LostError(TrainingError):
     """The workers or the whole cluster are lost. A run that is kept can be continued where it ended."""
+
+
+class DeadlineError(TrainingError):
+    """The time that the user allows is over."""

@@ -1,7 +1,10 @@
-"""The argument of a function, moved in place from point to point, and compared with what it was."""
+"""The arguments of a function, compared with what they were: the first is moved in place from point to point."""
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Iterator, Mapping
+from time import perf_counter
 from typing import Any, NoReturn
 
 import numpy as np
@@ -10,7 +13,12 @@ from distnum.common.errors import InputError
 from distnum.evaluation.forms import Form
 from distnum.evaluation.points import Points
 
-__all__ = ["Argument"]
+__all__ = ["Argument", "FurtherArguments"]
+
+# Looking at the further arguments takes at most this part of the time, apart from the first look.
+_LOOKING_PART = 0.02
+# Containers with more entries are not looked into.
+_MOST_ENTRIES = 10_000
 
 
 class Argument:
@@ -81,3 +89,62 @@ class Argument:
             f"the function changes its argument: {form.entry_name(index)} was {before:.6g} before a call and "
             f"{self._x[index]:.6g} after it. Let it work on a copy, as of {form.what}.copy()."
         )
+
+
+class FurtherArguments:
+    """The arguments of a function besides the point, which it must not change either.
+
+    Arrays are compared by checksums, lists and dicts by their entries. Other objects may change.
+
+    Args:
+        positional: Their values by the names for messages, in the order of the function's arguments.
+        named: Those that are passed by name.
+    """
+
+    def __init__(self, positional: Mapping[str, Any], named: Mapping[str, Any]) -> None:
+        self.args = tuple(positional.values())
+        self._all = {**positional, **{f"kwargs[{name!r}]": value for name, value in named.items()}}
+        began = perf_counter()
+        self._before = dict(self._states())
+        self._look_s = perf_counter() - began
+        self._next_look = 0.0
+
+    def check_unchanged(self, now: bool = False) -> None:
+        """Refuse a function that has changed one of them.
+
+        Args:
+            now: Look even if that takes long compared with the time since the last look.
+
+        Raises:
+            InputError: It has.
+        """
+        if not self._before or (not now and perf_counter() < self._next_look):
+            return
+        states = dict(self._states())
+        self._next_look = perf_counter() + self._look_s / _LOOKING_PART
+        if states != self._before:
+            name = next(name for name in {**self._before, **states} if states.get(name) != self._before.get(name))
+            raise InputError(
+                f"the function changes its argument {name}; it must leave it as it is, as other points are evaluated "
+                "with it. Let it work on a copy."
+            )
+
+    def _states(self) -> Iterator[tuple[str, Any]]:
+        for name, value in self._all.items():
+            yield from _states_of(name, value, depth=0)
+
+
+def _states_of(name: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]:
+    """What would be different if an array, list or dict, or one in it, was changed; with its name."""
+    if type(value) is np.ndarray:
+        if not value.dtype.hasobject:
+            content = np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
+            yield name, (value.shape, value.dtype, zlib.crc32(content))
+    elif type(value) in (dict, list, tuple) and depth < 20:
+        if len(value) > _MOST_ENTRIES:
+            yield name, len(value)
+            return
+        items = list(value.items() if type(value) is dict else enumerate(value))
+        yield name, [(key, id(item)) for key, item in items]
+        for key, item in items:
+            yield from _states_of(f"{name}[{key!r:.40}]", item, depth + 1)

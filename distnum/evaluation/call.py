@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from distnum.common.errors import InputError, TrainingError
 from distnum.common.text import first_line
-from distnum.evaluation.argument import Argument
+from distnum.evaluation.argument import Argument, FurtherArguments
 from distnum.evaluation.forms import Form
 from distnum.evaluation.outcomes import Failure, Limits, Outcomes
 from distnum.evaluation.points import Points
@@ -55,11 +55,15 @@ class FunctionCall:
     """A function with everything that its calls need but the point.
 
     Attributes:
-        function: Called as ``function(x, *args, **kwargs)``.
+        function: Called as ``function(x, *args, **kwargs)``; with ``batch_at`` as ``function(x, batch, *args,
+            **kwargs)``.
         form: Form of ``x``.
         args, kwargs: Further arguments.
         vectorized: Whether ``function`` takes several points at once, as an array of shape ``(k, *x.shape)``, and
             returns ``k`` values. ``x`` is then one array.
+        batch_at: Returns the batch of a step; None for a function that takes no batch. It is called where the function
+            is, once for the points of a call of ``Backend.evaluate``.
+        step: The step, which is sent with the points: calls that differ in it alone are of one function.
     """
 
     function: Callable[..., Any]
@@ -67,6 +71,13 @@ class FunctionCall:
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     vectorized: bool = False
+    batch_at: Callable[[int], Any] | None = None
+    step: int = 0
+
+    def further_arguments(self) -> FurtherArguments:
+        """What the function is called with besides the point: the batch of the step, if it takes one, and ``args``."""
+        positional = {} if self.batch_at is None else {"batch": self.batch_at(self.step)}
+        return FurtherArguments(positional | {f"args[{n}]": value for n, value in enumerate(self.args)}, self.kwargs)
 
 
 class Caller:
@@ -82,7 +93,9 @@ class Caller:
 
     def __init__(self, call: FunctionCall) -> None:
         self._call = call
+        self._further: FurtherArguments | None = None
         self.value_form: ValueForm | None = None
+        self._are_numbers = False  # whether the values are numbers of float64
         self.error: BaseException | None = None
 
     def evaluate(
@@ -103,23 +116,39 @@ class Caller:
             The finished evaluations, a first part of ``numbers``.
 
         Raises:
-            InputError: The function changes its argument.
+            InputError: The function changes an argument.
+            Exception: ``batch_at`` has raised it.
         """
         self.error = None
+        further = self._arguments()
         part = points.take(numbers)
         x = Argument(self._call.form, part)
         evaluate = self._stacks if self._call.vectorized else self._one_by_one
         rows, seconds, failures, retried = evaluate(x, part, limits, ends)
         x.check_unchanged()
+        further.check_unchanged()
         numbers = numbers[: len(rows)]
         outcomes = Outcomes(
             np.arange(len(rows)), self._values(rows), self.value_form, np.array(seconds), failures, platform.node()
         )
         return replace(outcomes, retried=retried).renumbered(numbers)
 
+    def check_arguments(self) -> None:
+        """Look once more, after the last evaluation, whether an argument is changed.
+
+        Raises:
+            InputError: It is.
+        """
+        self._arguments().check_unchanged(now=True)
+
+    def _arguments(self) -> FurtherArguments:
+        if self._further is None:
+            self._further = self._call.further_arguments()
+        return self._further
+
     def _one_by_one(self, x: Argument, points: Points, limits: Limits, ends: float | None) -> _Finished:
         call = self._call
-        function, args, kwargs = call.function, call.args, call.kwargs
+        function, args, kwargs = call.function, self._arguments().args, call.kwargs
         n_attempts = limits.retries + 1
         rows: list[Any] = []
         seconds: list[float] = []
@@ -148,7 +177,7 @@ class Caller:
 
     def _stacks(self, x: Argument, points: Points, limits: Limits, ends: float | None) -> _Finished:
         """Evaluate stacks of points; a stack that fails is evaluated again point by point, to find out where."""
-        call = self._call
+        call, args = self._call, self._arguments().args
         rows: list[Any] = []
         seconds: list[float] = []
         failures: dict[int, Failure] = {}
@@ -164,7 +193,7 @@ class Caller:
                 stack = np.stack([points.vector(number) for number in range(begin, begin + n)])
                 new: list[Any] = [None]
                 try:
-                    values = call.function(stack.reshape(n, *call.form.shapes[0]), *call.args, **call.kwargs)
+                    values = call.function(stack.reshape(n, *call.form.shapes[0]), *args, **call.kwargs)
                 except (Exception, SystemExit) as error:
                     failure = self._failure(error, attempt)
                 else:
@@ -183,10 +212,11 @@ class Caller:
 
     def _row(self, value: Any) -> Any:
         """The flat value; a number itself if the value is one number of float64."""
-        if type(value) is float and self.value_form == _NUMBER:
+        if self._are_numbers and type(value) is float:
             return value
         self.value_form, row = flat_value(value, self.value_form)
-        return row[0] if self.value_form == _NUMBER else np.array(row)  # it may be a view of the argument
+        self._are_numbers = self.value_form == _NUMBER
+        return row[0] if self._are_numbers else np.array(row)  # it may be a view of the argument
 
     def _values(self, rows: Sequence[Any]) -> NDArray[np.inexact]:
         """The rows as one array, NaN for None."""

@@ -85,7 +85,8 @@ class Evaluator(Closing):
         return self
 
     def __reduce__(self) -> Any:
-        raise TypeError("an Evaluator cannot be sent to other processes; the function must not refer to one")
+        # A function that is sent to workers may refer to its Evaluator, as optimagic's do, but not use it.
+        return _Elsewhere, ()
 
     @property
     def n_workers(self) -> int:
@@ -216,6 +217,20 @@ class Evaluator(Closing):
         with self._lock:
             self._closed = True
             self._stack.close()
+
+
+class _Elsewhere:
+    """An Evaluator in another process than its own."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise InputError(
+            "an Evaluator can be used in the process that has made it only, not by a function on a worker."
+        )
+
+    def __call__(self, *_: Any) -> Any:
+        return self.map
 
 
 class _Limited:

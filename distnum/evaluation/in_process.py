@@ -52,3 +52,4 @@ class InProcess:
                 assert caller.error is not None
                 raise raised_at(caller.error, describe(int(outcomes.numbers[-1])))
             n_done += len(outcomes.numbers)
+        caller.check_arguments()

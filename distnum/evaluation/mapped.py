@@ -94,7 +94,7 @@ class Mapped:
         parts = np.array_split(np.arange(len(points)), min(len(points), _MOST_TASKS))
         tasks = [(call, points.take(part), part, limits) for part in parts]
         n = 0
-        for result in _results_of(self._map, tasks):
+        for result in self._results(call, tasks):
             if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], Outcomes)):
                 raise InputError(f"workers is {self._map!r:.60}, which {_NOT_A_MAP}; it returned {result!r:.60}.")
             outcomes, error = result
@@ -102,6 +102,16 @@ class Mapped:
             yield _checked(outcomes, error, limits, describe)
         if n != len(tasks):
             raise InputError(f"workers is {self._map!r:.60}, which {_NOT_A_MAP}; it returned {n} of {len(tasks)}.")
+
+    def _results(self, call: FunctionCall, tasks: list[_Task]) -> Iterator[Any]:
+        try:
+            yield from _results_of(self._map, tasks)
+        except InputError:
+            raise
+        except Exception as error:
+            if "pickle" in f"{type(error).__name__} {error}".lower():
+                _check_picklable(call)
+            raise
 
 
 _Task = tuple[FunctionCall, Points, NDArray[np.int64], Limits]
@@ -155,7 +165,7 @@ def _check_picklable(call: FunctionCall) -> None:
         pickle.dumps(call)
     except Exception as error:  # an object's own methods may raise anything
         raise InputError(
-            f"the function or its arguments cannot be sent to the executor's processes: {first_line(error)}. Define "
+            f"the function or its arguments cannot be sent to other processes: {first_line(error)}. Define "
             "it at the top of a module, or use a number of workers or an Evaluator, which take lambdas too."
         ) from None
 

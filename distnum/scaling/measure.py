@@ -27,7 +27,7 @@ from distnum.storage.checkpoints import params_sha256
 from distnum.training.config import Config
 from distnum.training.job import Job
 from distnum.training.loop import Step, run_steps
-from distnum.training.placement import open_pool
+from distnum.training.placement import open_tiled_pool
 from distnum.training.prepare import prepare
 from distnum.workers.pool import BatchAt
 from distnum.workers.ray_pool.pool import RayPool
@@ -160,7 +160,7 @@ def measure_scaling(
             lost.append(event)
         log_event(event)
 
-    with open_pool(work.job, on_event=on_event) as pool:
+    with open_tiled_pool(work.job, on_event=on_event) as pool:
         assert isinstance(pool, RayPool)
         on_start(ClusterNodes(_asked_over(pool), tuple(pool.node_cpus()), len(pool.node_cpus(used=True))))
         for repeat, setting in missing:

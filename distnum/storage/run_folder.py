@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import weakref
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -153,16 +154,16 @@ class RunFolder:
             self.checkpoints.folder.mkdir(exist_ok=True)
 
     def discard(self) -> None:
-        """Remove what ``create`` made, unless a step was done."""
+        """Remove what ``create`` made, unless a step, or a part of a long one, was done."""
         folder = self.checkpoints.folder
-        if self.rows.appended or (self._is_new and folder.is_dir() and self.checkpoints.files()):
+        has_checkpoint = self._is_new and folder.is_dir() and self.checkpoints.files()
+        if self.rows.appended or has_checkpoint or _has_files(self.slices_folder):
             return
         self.close()
         if self._is_new:
-            for file in (self.rows.file, self.events_file, self.config_file):
-                with contextlib.suppress(OSError):
-                    file.unlink()
             with contextlib.suppress(OSError):
+                for file in (self.rows.file, self.events_file, self.config_file):
+                    file.unlink(missing_ok=True)
                 folder.rmdir()
         self._store.discard()
 
@@ -230,6 +231,13 @@ class RunFolder:
             write_whole(path, content)
         except OSError as error:
             raise write_error(path, error, self.name) from None
+
+
+def _has_files(folder: Path) -> bool:
+    try:
+        return bool(os.listdir(folder))
+    except OSError:  # it is not there
+        return False
 
 
 def _check_not_linked(folders: Iterable[Path], run_name: str) -> None:

@@ -69,13 +69,10 @@ class Display:
         config, subject = job.config, job.subject
         for title, text in subject.describe(config):
             self._show(f"{title:<9} {text}")
-        self._show(
-            f"gradient  {config.scheme} differences, {subject.method(config)}: "
-            f"{job.objective.n_evaluations:,} loss evaluations a step"
-        )
+        self._show(f"gradient  {subject.method(config)}: {job.n_evaluations:,} loss evaluations a step")
         if n_done:
             self._show(f"resuming  {self._out} after step {n_done:,} of {config.steps:,}")
-        if config.workers != 0 and n_done < config.steps:
+        if config.workers != 0 and job.own_workers is None and n_done < config.steps:
             address = config.address or os.environ.get("RAY_ADDRESS")
             self._show(f"workers   {f'connecting to Ray at {address}' if address else 'starting Ray'} ...")
 
@@ -86,8 +83,9 @@ class Display:
         assert self._job is not None
         config = self._job.config
         threads = f"{pool.n_threads} thread{'s' if pool.n_threads > 1 else ''}"
-        serial = config.workers == 0
-        self._show(f"workers   {f'this process, {threads}' if serial else f'{pool.n_workers} on Ray, {threads} each'}")
+        serial, own = config.workers == 0, self._job.own_workers
+        where = f"this process, {threads}" if serial else f"{pool.n_workers} on Ray, {threads} each"
+        self._show(f"workers   {where if own is None else f'{pool.n_workers} of {type(own).__name__}'}")
         n_steps = config.steps - self._n_done
         self._show(f"estimate  {n_steps:,} steps of about {duration(step_s)}: {duration(step_s * n_steps)}")
         self._in_steps = True

@@ -9,8 +9,9 @@ from distnum.common.errors import InputError
 from distnum.differentiation.objective import Objective
 from distnum.storage.checkpoints import State
 from distnum.training.config import Config
+from distnum.training.domain import Domain
 from distnum.training.optimizers import Optimizer
-from distnum.training.subject import Subject
+from distnum.training.subject import FunctionSubject, Subject
 from distnum.workers.pool import BatchAt
 
 __all__ = ["Job", "optimizer_of"]
@@ -23,10 +24,11 @@ class Job:
     Attributes:
         config: Configuration; ``data`` names the data set that is really used.
         subject: The network or function.
-        objective: Its loss, as work for a pool.
+        objective: Its loss, as work for a pool; for a function, what ``scale`` measures.
         batch_at: Returns the batch of a step, counted from 1.
         initial: State before the first step.
         data_sha256: Checksum of the arrays that batches are drawn from; None if there are none.
+        domain: Where the parameters may be; None for everywhere.
 
     Raises:
         InputError: The objective cannot use the threads that the configuration asks for.
@@ -38,6 +40,7 @@ class Job:
     batch_at: BatchAt
     initial: State
     data_sha256: str | None = None
+    domain: Domain | None = None
 
     def __post_init__(self) -> None:
         n_threads = self.config.threads_per_worker
@@ -46,6 +49,18 @@ class Job:
                 f"threads_per_worker is {n_threads}, but whole loss functions are evaluated by one thread a worker; "
                 "use more workers instead."
             )
+
+    @property
+    def n_evaluations(self) -> int:
+        """Number of losses evaluated in a step, unless steps of differences are searched."""
+        subject = self.subject
+        return subject.request.n_evaluations if isinstance(subject, FunctionSubject) else self.objective.n_evaluations
+
+    @property
+    def own_workers(self) -> Any:
+        """The user's own workers: an ``Evaluator``, an executor or a map; None if the configuration says where."""
+        workers = self.subject.request.workers if isinstance(self.subject, FunctionSubject) else 0
+        return None if isinstance(workers, int) else workers
 
     @property
     def optimizer(self) -> Optimizer:

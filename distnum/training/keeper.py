@@ -17,8 +17,10 @@ from distnum.common.events import Event, log_event
 from distnum.storage.checkpoints import State
 from distnum.storage.run_folder import RunFolder
 from distnum.training.job import Job
+from distnum.training.kept_evaluations import KeptEvaluations
 from distnum.training.loop import Step
 from distnum.training.result import TrainResult
+from distnum.training.subject import FunctionSubject
 from distnum.training.unfinished import UnfinishedStep
 
 __all__ = ["Keeper"]
@@ -54,7 +56,10 @@ class Keeper:
         self.rows: list[dict[str, Any]] = []
         self.events: list[dict[str, Any]] = []
         self.slices: UnfinishedStep | None = None
-        if run is not None:
+        self.evaluations: KeptEvaluations | None = None
+        if run is not None and isinstance(job.subject, FunctionSubject):
+            self.evaluations = KeptEvaluations(run.slices_folder, self._slices_written)
+        elif run is not None:
             self.slices = UnfinishedStep(
                 run.slices_folder, job.objective, self._identity, self._slices_failed, self._slices_written
             )

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from distnum.common.arrays import Array
-from distnum.common.errors import NotFiniteError, TrainingError
+from distnum.common.errors import DeadlineError, NotFiniteError, TrainingError
 from distnum.common.events import Event, OnEvent, log_event
 from distnum.common.machine import single_threaded_blas
 from distnum.storage.checkpoints import State, frozen
+from distnum.training.config import Config
 from distnum.training.job import Job
 from distnum.training.optimizers import Schedule, clip
 from distnum.workers.pool import Gathered, KeptSlices, Pool, Timings
@@ -35,11 +36,12 @@ class Step:
         learning_rate: Learning rate of this step.
         grad_norm: Euclidean norm of the gradient, before clipping.
         loss_evaluations: Number of losses evaluated for the gradient.
-        compute_s: Seconds that the busiest worker computes.
+        compute_s: Seconds that the busiest worker computes; for a function, the mean of the workers.
         dispatch_gather_s: Seconds of planning, sending and gathering in addition to that.
         update_s: Seconds of checking and applying the gradient.
         state: State after the update.
         timings: Where the time of the gradient went.
+        n_unsettled: For a function, the number of partial derivatives that are not settled; see ``differentiate``.
     """
 
     step: int
@@ -52,6 +54,7 @@ class Step:
     update_s: float
     state: State = field(repr=False)
     timings: Timings = field(repr=False)
+    n_unsettled: int | None = None
 
     @property
     def params(self) -> Array:
@@ -60,7 +63,10 @@ class Step:
 
     def row(self) -> dict[str, Any]:
         """Row of ``metrics.jsonl``."""
-        return {name: value for name, value in vars(self).items() if name not in ("state", "timings")}
+        row = {name: value for name, value in vars(self).items() if name not in ("state", "timings")}
+        if self.n_unsettled is None:
+            del row["n_unsettled"]
+        return row
 
 
 def run_steps(
@@ -83,7 +89,7 @@ def run_steps(
         on_event: Called with an event for each step that is not finite.
 
     Yields:
-        A record of each step; it holds the state after the step.
+        A record of each step; it holds the state after the step. None follows once the deadline is over.
 
     Raises:
         TrainingError: A loss or gradient is not finite, or the workers are lost.
@@ -100,7 +106,10 @@ def run_steps(
         started = perf_counter()
         try:
             with single_threaded_blas():
-                gathered = pool.compute(number, state.params, kept)
+                try:
+                    gathered = pool.compute(number, state.params, kept)
+                except NotFiniteError as error:
+                    raise NotFiniteError(f"Step {number:,}: {error} {_remedy(config, number, learning_rate)}") from None
                 gathered_at = perf_counter()
                 _check_finite(job, number, learning_rate, gathered)
                 grad, grad_norm = clip(gathered.answers, config.clip_norm)
@@ -108,6 +117,10 @@ def run_steps(
                     params, optimizer_state = optimizer.update(
                         grad, state.optimizer_state, state.params, learning_rate, number
                     )
+                    if job.domain is not None:
+                        params = job.domain.project(params, state.params)
+        except DeadlineError:
+            return
         except NotFiniteError as error:
             if config.on_nonfinite == "stop":
                 raise
@@ -118,25 +131,28 @@ def run_steps(
             if n_skipped == _MOST_SKIPPED:
                 raise TrainingError(f"{error} {n_skipped} steps in a row have been skipped.") from None
             on_event(Event("step_skipped", f"{error} The step is skipped.", number))
-            loss, grad_norm, timings, gathered_at = float("nan"), float("nan"), Timings(), perf_counter()
+            loss, grad_norm, gathered_at = float("nan"), float("nan"), perf_counter()
+            gathered = Gathered(state.params, loss, None, [], Timings())
             state = State(number, state.params, state.optimizer_state, state.rate_factor)
         else:
             n_skipped = 0
-            loss, timings = gathered.value, gathered.timings
+            loss = gathered.value
             state = State(number, frozen(params), optimizer_state, state.rate_factor)
         if number % config.checkpoint_every == 0:
             safe = state
+        timings, n_evaluations = gathered.timings, gathered.n_evaluations
         yield Step(
             step=number,
             loss=loss,
             learning_rate=learning_rate,
             grad_norm=grad_norm,
-            loss_evaluations=job.objective.n_evaluations,
+            loss_evaluations=job.n_evaluations if n_evaluations is None else n_evaluations,
             compute_s=timings.compute_s,
             dispatch_gather_s=max(0.0, gathered_at - started - timings.compute_s),
             update_s=perf_counter() - gathered_at,
             state=state,
             timings=timings,
+            n_unsettled=gathered.n_unsettled,
         )
 
 
@@ -158,13 +174,17 @@ def _rolled_back(safe: State, state: State, number: int, error: NotFiniteError, 
     return State(safe.step, safe.params, safe.optimizer_state, factor)
 
 
+def _remedy(config: Config, number: int, learning_rate: float) -> str:
+    if number > 1:
+        return f"Try a smaller learning rate than {learning_rate:g}, or clip_norm."
+    # No update has been made yet.
+    std = f", smaller weights to begin with (init_std is {config.init_std:g})" if config.init_std else ""
+    return f"Try a smaller h{std}, or scale the data to about 1."
+
+
 def _check_finite(job: Job, number: int, learning_rate: float, gathered: Gathered) -> None:
     config, loss, grad = job.config, gathered.value, gathered.answers
-    if number > 1:
-        remedy = f"Try a smaller learning rate than {learning_rate:g}, or clip_norm."
-    else:  # no update has been made yet
-        std = f", smaller weights to begin with (init_std is {config.init_std:g})" if config.init_std else ""
-        remedy = f"Try a smaller h{std}, or scale the data to about 1."
+    remedy = _remedy(config, number, learning_rate)
     if not np.isfinite(loss):
         raise NotFiniteError(f"The loss is {loss} in step {number}. {remedy}")
     with np.errstate(over="ignore", invalid="ignore"):

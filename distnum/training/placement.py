@@ -16,15 +16,18 @@ from distnum.common.machine import n_cores, single_threaded_blas
 from distnum.networks.activations import CUSTOM
 from distnum.storage.checkpoints import State
 from distnum.training.fields import resources_of, workers_range
+from distnum.training.function_pool import FunctionPool
 from distnum.training.job import Job
+from distnum.training.kept_evaluations import KeptEvaluations
 from distnum.training.kept_process import process_kept
 from distnum.training.loop import run_steps
+from distnum.training.subject import FunctionSubject
 from distnum.workers.pool import Pool
 from distnum.workers.ray_pool.pool import RayPool, WorkerCounts
 from distnum.workers.serial_pool import SerialPool
 from distnum.workers.worker import Worker
 
-__all__ = ["best_counts", "estimate_gradient_s", "estimate_step_s", "open_pool"]
+__all__ = ["best_counts", "estimate_gradient_s", "estimate_step_s", "open_pool", "open_tiled_pool"]
 
 
 # Measured (benchmarks.overhead, benchmarks.scaling): seconds that one more worker and one more
@@ -104,16 +107,19 @@ def best_counts(
     return min(candidates, key=step_s)
 
 
-def estimate_step_s(job: Job, pool: Pool, state: State, gradient_s: float) -> float:
+def estimate_step_s(job: Job, pool: Pool, state: State, gradient_s: Callable[[], float]) -> float:
     """Estimate the seconds of a step with a pool; if steps are short, from trial steps that are thrown away.
 
     Args:
         job, pool: What is computed, and where.
         state: State that the training begins with.
-        gradient_s: Seconds of a gradient on one core.
+        gradient_s: Returns the seconds of a gradient of a network on one core.
     """
-    overhead_s = 0.0 if job.config.workers == 0 else _CALL_S * pool.n_workers + _ROUND_TRIP_S
-    expected_s = gradient_s / (pool.n_threads * pool.n_workers) + overhead_s
+    if isinstance(pool, FunctionPool):
+        expected_s = pool.estimate_step_s(state.step + 1, state.params)
+    else:
+        overhead_s = 0.0 if job.config.workers == 0 else _CALL_S * pool.n_workers + _ROUND_TRIP_S
+        expected_s = gradient_s() / (pool.n_threads * pool.n_workers) + overhead_s
     if expected_s * _TRIAL_STEPS > _TRIAL_FOR_S:
         return expected_s
     ended = [perf_counter()]
@@ -124,14 +130,35 @@ def estimate_step_s(job: Job, pool: Pool, state: State, gradient_s: float) -> fl
     return float(np.median(np.diff(ended)[1:])) if len(ended) > 2 else expected_s
 
 
-def open_pool(job: Job, gradient_s: Callable[[], float] | None = None, on_event: OnEvent = log_event) -> Pool:
-    """Open the pool that the configuration asks for.
+def open_pool(
+    job: Job,
+    gradient_s: Callable[[], float] | None = None,
+    on_event: OnEvent = log_event,
+    kept: KeptEvaluations | None = None,
+) -> Pool:
+    """Open the pool that trains a job.
 
     Args:
         job: Job to compute.
-        gradient_s: Returns the seconds of a gradient on one core, for ``workers = "auto"``; by default an
-            estimate.
+        gradient_s: Returns the seconds of a gradient of a network on one core, for ``workers = "auto"``; by default
+            an estimate.
         on_event: Called with an event when a worker joins, is lost or fails to start.
+        kept: Keeps the evaluations of a function's long steps.
+
+    Raises:
+        InputError: The cluster cannot be reached or has too few CPUs.
+        TrainingError: The workers do not start.
+    """
+    if isinstance(job.subject, FunctionSubject):
+        return FunctionPool(job.subject.request, job.config, on_event, kept)
+    return open_tiled_pool(job, gradient_s, on_event)
+
+
+def open_tiled_pool(job: Job, gradient_s: Callable[[], float] | None = None, on_event: OnEvent = log_event) -> Pool:
+    """Open the pool that computes a job's objective in tiles: for networks, and for what ``scale`` measures.
+
+    Args:
+        job, gradient_s, on_event: As for ``open_pool``.
 
     Raises:
         InputError: The cluster cannot be reached or has too few CPUs.

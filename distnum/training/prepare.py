@@ -17,13 +17,15 @@ from distnum.datasets.dataset import Dataset, arrays_sha256, batch_at, batch_of_
 from distnum.datasets.readers import load_data
 from distnum.differentiation.black_box import BlackBox, LossFunction, no_batch
 from distnum.differentiation.objective import Objective
-from distnum.evaluation.call import check_takes
+from distnum.differentiation.options import Request
 from distnum.evaluation.forms import Form, Params
 from distnum.networks.activations import Activation
 from distnum.networks.dense import Network
 from distnum.networks.propagation.objective import Propagation
 from distnum.storage.checkpoints import State, frozen
 from distnum.training.config import Config
+from distnum.training.domain import Domain
+from distnum.training.function_options import DERIVATIVE_OPTIONS, split_options
 from distnum.training.job import Job, optimizer_of
 from distnum.training.subject import NETWORK_FIELDS, FunctionSubject, NetworkSubject
 from distnum.workers.pool import BatchAt
@@ -52,7 +54,10 @@ def prepare(
             raise InputError(f"{name} is {options[name]!r}, but a loss function is no network; leave it out.")
         if config is None:
             base = replace(base, h="auto")
-        return function_job(loss, params, data, base.with_changes(options))
+        fields, derivative = split_options(options)
+        return function_job(loss, params, data, base.with_changes(fields), derivative)
+    for name in sorted(DERIVATIVE_OPTIONS & set(options)):
+        raise InputError(f"{name} is given, but a network is trained; it is an option for loss functions.")
     if loss is not None and not isinstance(loss, str):
         raise InputError(f"loss is {loss!r:.60}; it must be a function, or the name of a network's loss.")
     if params is not None:
@@ -134,7 +139,9 @@ def _check_memory(network: Network, config: Config) -> None:
         )
 
 
-def function_job(loss: LossFunction, params: Params, data: Any, config: Config) -> Job:
+def function_job(
+    loss: LossFunction, params: Params, data: Any, config: Config, derivative: Mapping[str, Any] | None = None
+) -> Job:
     """The job of training any callable ``loss(params, batch)``.
 
     Args:
@@ -142,21 +149,30 @@ def function_job(loss: LossFunction, params: Params, data: Any, config: Config) 
         params: Initial parameters: a number, an array, or nested dicts, lists and tuples of them.
         data: As for ``distnum.train``.
         config: Configuration; its fields about networks do not matter.
+        derivative: Options of ``differentiate`` that are not in the configuration.
 
     Raises:
         InputError: An argument cannot be used.
     """
-    form, flat = Form.of(params, "params")
-    check_takes(loss, "loss", ("params", "batch"))
-    config = replace(config, dtype=str(flat.dtype))
+    if config.step_deadline != "auto":
+        raise InputError(
+            f"step_deadline is {config.step_deadline:g}, but a loss function has timeout: the seconds after which one "
+            "evaluation is ended; leave step_deadline out."
+        )
     h = None if config.h == "auto" else float(config.h)
+    batches = _batches(data, config)
+    options = {"scheme": config.scheme, "h": h, "progress": False, **(derivative or {})}
+    request = Request.of(loss, params, options, takes="loss", what="params", batch_at=batches)
+    config = replace(config, dtype=str(request.x.dtype))
+    objective = BlackBox(loss, request.form, len(request.x), config.scheme, h)
     return Job(
         config,
-        FunctionSubject(loss, form, flat.size),
-        BlackBox(loss, form, flat.size, config.scheme, h),
-        _batches(data, config),
-        _initial_state(config, flat),
+        FunctionSubject(loss, request),
+        objective,
+        batches,
+        _initial_state(config, request.x),
         _data_sha256(data),
+        Domain.of(request),
     )
 
 

@@ -20,11 +20,13 @@ from distnum.common.arrays import Array
 from distnum.common.errors import InputError
 from distnum.datasets.dataset import Dataset, as_inputs, batch_at
 from distnum.differentiation.black_box import LossFunction
+from distnum.differentiation.options import Request
 from distnum.evaluation.forms import Form
 from distnum.networks.dense import Network
 from distnum.networks.metrics import Evaluation, evaluate
 from distnum.networks.model import model_header
 from distnum.training.config import Config
+from distnum.training.function_options import identity_of_options
 from distnum.workers.pool import BatchAt
 
 __all__ = ["NETWORK_FIELDS", "FunctionSubject", "NetworkSubject", "Subject"]
@@ -52,7 +54,7 @@ class Subject(Protocol):
         ...
 
     def method(self, config: Config) -> str:
-        """How gradients are computed, as a phrase: the step ``h`` and the method."""
+        """How gradients are computed, as a phrase: the scheme, the step ``h`` and the method."""
         ...
 
     def named(self, params: Array) -> dict[str, Array]:
@@ -125,8 +127,8 @@ class NetworkSubject:
         ]
 
     def method(self, config: Config) -> str:
-        """The step and the method of the configuration."""
-        return f"h = {config.step_size:g}, {config.method}"
+        """The scheme, the step and the method of the configuration."""
+        return f"{config.scheme} differences, h = {config.step_size:g}, {config.method}"
 
     def named(self, params: Array) -> dict[str, Array]:
         """``W1``, ``b1``, ``W2``, ..."""
@@ -173,23 +175,32 @@ class NetworkSubject:
 
 @dataclass(frozen=True)
 class FunctionSubject:
-    """A Python function ``loss(params, batch)`` and the form of its parameters."""
+    """A Python function ``loss(params, batch)``, and how it is differentiated."""
 
     loss: LossFunction
-    form: Form
-    n_params: int
+    request: Request
 
     network = None
     unequal_bits = "the function returns different numbers for the same parameters, or was changed"
 
+    @property
+    def form(self) -> Form:
+        """Form of the parameters."""
+        return self.request.form
+
     def describe(self, config: Config) -> list[tuple[str, str]]:
-        """The number of parameters."""
-        return [("function", f"of {self.n_params:,} parameters, {config.dtype}")]
+        """The number of parameters, and of those that are trained."""
+        n, n_trained = len(self.request.x), len(self.request.indices)
+        trained = "" if n_trained == n else f", {n_trained:,} of them trained"
+        return [("function", f"of {n:,} parameters{trained}, {config.dtype}")]
 
     def method(self, config: Config) -> str:
-        """The step; functions are always evaluated as a whole."""
-        h = "chosen for each parameter" if config.h == "auto" else f"= {config.h:g}"
-        return f"h {h}, the whole function"
+        """The scheme and its step; functions are always evaluated as a whole."""
+        request = self.request
+        h = "chosen for each parameter" if request.may_search else "as given"
+        if not request.may_search and np.ptp(request.h) == 0:
+            h = f"= {np.max(request.h):g}"
+        return f"{request.scheme.name} differences, h {h}, the whole function"
 
     def named(self, params: Array) -> dict[str, Array]:
         """The arrays by the user's names, such as ``layers[0].W``; ``params`` if there is one array without a name."""
@@ -221,10 +232,16 @@ class FunctionSubject:
         return {"objective": "python"} | values
 
     def identity(self) -> dict[str, Any]:
-        """Names and shapes of the parameters in the order of the flat array; nothing if they are one array."""
-        if len(self.form.names) == 1:
-            return {}
-        return {"params": [f"{name} {shape}" for name, shape in zip(self.form.names, self.form.shapes, strict=True)]}
+        """Names and shapes of several arrays of parameters, in the order of the flat array; and what is not default in
+        how the function is differentiated, as far as the configuration does not hold it.
+        """
+        facts: dict[str, Any] = {}
+        if len(self.form.names) > 1:
+            names_and_shapes = zip(self.form.names, self.form.shapes, strict=True)
+            facts["params"] = [f"{name} {shape}" for name, shape in names_and_shapes]
+        if how := identity_of_options(self.request):
+            facts["derivative"] = how
+        return facts
 
     def fingerprint(self) -> dict[str, Any]:
         """Name, source and bound arguments of the function, as far as they are known."""

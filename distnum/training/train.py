@@ -95,8 +95,12 @@ def train(
         on_start: Called before the first step, with the pool and the estimated seconds of a step.
         on_step: Called with each step's record and its row; if it returns True, training
             stops there as if interrupted.
-        **options: Fields of ``Config``: ``steps=200, hidden=(256, 256), workers=2``, ...
-            For a function ``h`` is by default chosen for each parameter.
+        **options: Fields of ``Config``: ``steps=200, hidden=(256, 256), workers=2``, ... For a function also the
+            options of ``differentiate`` but ``f0`` and ``sparsity``: every step is a differentiation at its parameters
+            and its batch, judged like any other. ``bounds`` are kept by projection after each update, ``indices`` are
+            the parameters that are trained. Where evaluations fail and ``on_error`` is not ``"raise"``, a parameter
+            keeps its value in that step. ``h`` is by default chosen for each parameter, ``workers="auto"`` is one on
+            each CPU. ``deadline`` are the seconds after which the training stops, as if by ``on_step``.
 
     Returns:
         The result, also if ``on_step`` stopped the training (``completed`` is then False).
@@ -173,9 +177,9 @@ def _train(
         keeper.begin(state, resumed, new_config)
     else:
         gradient_s = cache(partial(estimate_gradient_s, job)) if on_start is not None else None
-        with open_pool(job, gradient_s, keeper.event) as pool:
+        with open_pool(job, gradient_s, keeper.event, keeper.evaluations) as pool:
             if on_start is not None and gradient_s is not None:
-                on_start(pool, estimate_step_s(job, pool, state, gradient_s()) + _keeping_s(job, run, state))
+                on_start(pool, estimate_step_s(job, pool, state, gradient_s) + _keeping_s(job, run, state))
             start_s = perf_counter() - began
             # The state is saved before the workers end, which takes seconds.
             with keeper.keeping(state, resumed, new_config):

@@ -74,6 +74,8 @@ class Gathered:
         costs: Costs of the tiles, shape ``(n_tiles,)``; None if nothing had to be computed.
         replies: Every reply, with the worker and the shard that it belongs to.
         timings: Where the time went.
+        n_evaluations: Number of evaluations; None if that is the same for every step.
+        n_unsettled: Number of answers that are doubtful; None if that is not judged.
     """
 
     answers: Array
@@ -81,6 +83,8 @@ class Gathered:
     costs: NDArray[np.float64] | None
     replies: list[tuple[Any, Shard, Reply]]
     timings: Timings
+    n_evaluations: int | None = None
+    n_unsettled: int | None = None
 
 
 class KeptSlices(Protocol):

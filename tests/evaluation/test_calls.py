@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
@@ -239,6 +240,8 @@ def test_lambdas_cannot_be_sent_to_processes_by_pickle() -> None:
     at = moves(np.array([1.0]), [0], [3.0])
     with (
         ProcessPoolExecutor(1) as executor,
-        pytest.raises(InputError, match="cannot be sent to the executor's processes"),
+        pytest.raises(InputError, match="cannot be sent to other processes"),
     ):
         at(lambda x: 1.0, OnExecutor(executor))
+    with multiprocessing.Pool(1) as pool, pytest.raises(InputError, match="cannot be sent to other processes"):
+        at(lambda x: 1.0, Mapped(pool.map))

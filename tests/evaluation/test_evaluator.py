@@ -180,6 +180,7 @@ def test_a_closed_evaluator_says_so() -> None:
         evaluator.map(abs, [1])
 
 
-def test_a_function_that_refers_to_an_evaluator_is_refused(evaluator: Evaluator) -> None:
-    with pytest.raises(InputError, match="an Evaluator cannot be sent to other processes"):
+def test_a_function_may_refer_to_its_evaluator_but_not_use_it(evaluator: Evaluator) -> None:
+    assert list(evaluator.map(lambda number: evaluator is not None, [1])) == [True]
+    with pytest.raises(InputError, match="can be used in the process that has made it only"):
         list(evaluator.map(lambda number: evaluator.n_workers, [1]))

@@ -1,10 +1,9 @@
-"""Where a job runs: the chosen numbers of workers, and no code of the user while Ray starts."""
+"""Where the job of a network runs: the chosen numbers of workers, and what happens while Ray starts."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 
 from distnum.training import placement
@@ -26,32 +25,6 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     monkeypatch.setattr(placement, "RayPool", pool)
     return arguments
-
-
-def test_a_function_is_estimated_before_ray_starts(started: list[dict[str, Any]]) -> None:
-    n_calls = [0]
-
-    def loss(params: np.ndarray, batch: Any) -> float:
-        n_calls[0] += 1
-        return float((params**2).sum())
-
-    job = prepare(loss, np.ones(3), None, None, {"workers": "auto"})
-    with pytest.raises(Started):
-        placement.open_pool(job)
-    n_before = n_calls[0]
-    assert n_before > 0
-    started[0]["meanwhile"]()
-    started[0]["n_workers"](2, 1)
-    assert n_calls[0] == n_before
-
-
-def test_an_exception_of_a_function_is_raised_before_ray_starts(started: list[dict[str, Any]]) -> None:
-    def loss(params: np.ndarray, batch: Any) -> float:
-        raise ValueError("math domain error")
-
-    with pytest.raises(ValueError, match="math domain error"):
-        placement.open_pool(prepare(loss, np.ones(3), None, None, {"workers": "auto"}))
-    assert not started
 
 
 def test_the_kernels_of_a_network_are_loaded_while_ray_starts(started: list[dict[str, Any]]) -> None:

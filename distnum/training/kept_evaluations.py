@@ -1,0 +1,103 @@
+"""Finished evaluations of a long step of a function, kept on the disk until the step is done."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import perf_counter
+
+from distnum.common.errors import InputError
+from distnum.evaluation.call import FunctionCall
+from distnum.evaluation.outcomes import Backend, Limits, Outcomes
+from distnum.evaluation.points import Points
+
+__all__ = ["KeptEvaluations"]
+
+log = logging.getLogger("distnum")
+
+# Steps that take less than these seconds are not kept: the next one may not be longer.
+_LONG_S = 5.0
+# Seconds between two reports that something was written.
+_WRITTEN_EVERY_S = 15.0
+
+
+class KeptEvaluations:
+    """Keeps the evaluations of the current step, so that a crash of the driver loses only those in flight.
+
+    The first step of a process is kept, and those after a step that was long.
+
+    Args:
+        folder: Folder of a run for what is unfinished; made when it is needed.
+        written: Called now and then when evaluations have been written.
+    """
+
+    def __init__(self, folder: Path, written: Callable[[], None] = lambda: None) -> None:
+        self._folder = folder
+        self._store = folder / "evaluations"
+        self._written = written
+        self._wanted = True
+
+    @contextlib.contextmanager
+    def step(self, backend: Backend, call: FunctionCall) -> Iterator[Backend]:
+        """A backend that keeps its evaluations until this context ends without an exception, or after a short time.
+
+        Args:
+            backend: Who evaluates.
+            call: The function, at this step.
+        """
+        if not self._wanted:
+            yield backend
+            return
+        from distnum.evaluation.stores.backend import stored
+        from distnum.evaluation.stores.identity import identity_of
+
+        if self._store.is_symlink():
+            raise InputError(f"{self._store} is a symbolic link; a run's own folders must not be.")
+        began = perf_counter()
+        try:
+            identity_of(call)
+        except InputError as error:
+            log.warning("%s So the evaluations of a step are not kept, and a crash loses those of its step.", error)
+            self._wanted = False
+            yield backend
+            return
+        finished = False
+        try:
+            with stored(backend, self._store) as storing:
+                yield _Reporting(storing, self._written)
+            finished = True
+        finally:
+            self._wanted = perf_counter() - began > _LONG_S
+            if finished or not self._wanted:
+                self.clear()
+
+    def clear(self) -> None:
+        """Remove what is kept."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class _Reporting:
+    """A backend that reports now and then that it has written something."""
+
+    def __init__(self, backend: Backend, written: Callable[[], None]) -> None:
+        self._backend = backend
+        self._written = written
+
+    @property
+    def n_workers(self) -> int:
+        """Number of evaluations at the same time."""
+        return self._backend.n_workers
+
+    def evaluate(
+        self, call: FunctionCall, points: Points, limits: Limits, describe: Callable[[int], str]
+    ) -> Iterator[Outcomes]:
+        """Yield the outcomes of all points. See ``Backend``."""
+        reported = perf_counter()
+        for outcomes in self._backend.evaluate(call, points, limits, describe):
+            yield outcomes
+            if perf_counter() > reported + _WRITTEN_EVERY_S:
+                reported = perf_counter()
+                self._written()
