@@ -147,13 +147,17 @@ def test_workers_keep_some_functions(backend: RayBackend) -> None:
             assert evaluated(backend, fun_of(k))[0][0].tolist() == [100.0 + k]
 
 
-@pytest.mark.parametrize("name", ["segfault", "exit", "own exit"])
+@pytest.mark.parametrize("name", ["segfault", "exit", "own exit", "exit of C", "kill"])
 def test_a_function_that_ends_its_process_loses_that_point_only(backend: RayBackend, name: str) -> None:
     def end() -> None:
         if name == "segfault":
             ctypes.string_at(0)
         elif name == "exit":
             os._exit(7)
+        elif name == "exit of C":
+            ctypes.CDLL(None).exit(7)
+        elif name == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
         else:
             raise SystemExit(7)
 
@@ -162,9 +166,12 @@ def test_a_function_that_ends_its_process_loses_that_point_only(backend: RayBack
         "segfault": ("crash", "the function crashed its process: Segmentation fault (SIGSEGV)"),
         "exit": ("crash", "the function ended its process: os._exit(7)"),
         "own exit": ("exception", "the function ended its process: sys.exit(7)"),
+        "exit of C": ("crash", "the function ended its process with exit status 7"),
+        "kill": ("crash", "the function ended its process: os.kill(os.getpid(), SIGKILL)"),
     }[name]
     assert (failure.kind, failure.text) == (kind, text)
-    assert "in end" in failure.traceback
+    assert failure.attempts == 1
+    assert "in end" in failure.traceback or name == "exit of C"
 
 
 def test_a_crash_is_raised_with_its_place(backend: RayBackend) -> None:
@@ -192,7 +199,10 @@ def test_a_crash_is_tried_again_as_often_as_asked(backend: RayBackend, tmp_path:
     assert [one.retried for one in outcomes if 0 in one.numbers.tolist()] == [{0: 1}]
 
 
-def test_a_worker_that_is_killed_from_outside_costs_nothing(backend: RayBackend, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_worker_that_is_killed_from_outside_costs_nothing(
+    backend: RayBackend, tmp_path: Path, number: signal.Signals
+) -> None:
     def fun(x: np.ndarray) -> float:
         if x[3] and not (tmp_path / "pid").exists():
             (tmp_path / "writing").write_text(str(os.getpid()))
@@ -202,7 +212,7 @@ def test_a_worker_that_is_killed_from_outside_costs_nothing(backend: RayBackend,
 
     def kill() -> None:
         until((tmp_path / "pid").exists)
-        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+        os.kill(int((tmp_path / "pid").read_text()), number)
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -214,11 +224,32 @@ def test_a_worker_that_is_killed_from_outside_costs_nothing(backend: RayBackend,
 
 @pytest.mark.slow
 def test_a_point_whose_workers_are_always_killed_is_lost(backend: RayBackend) -> None:
-    failure = only_3_fails(backend, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    def kill() -> None:
+        ctypes.CDLL(None).kill(os.getpid(), signal.SIGKILL)
+
+    failure = only_3_fails(backend, kill)
     assert failure.kind == "lost"
     assert failure.text.startswith("workers were lost 4 times")
+    assert "without a trace: it was killed (SIGKILL)" in failure.text
     with pytest.raises(LostError, match=r"Workers were lost 4 times.* where x\[3\] is moved"):
-        evaluated(backend, lambda x: os.kill(os.getpid(), signal.SIGKILL) if x[3] else 0.0, raises=True)
+        evaluated(backend, lambda x: kill() or 0.0 if x[3] else 0.0, raises=True)  # type: ignore[func-returns-value]
+
+
+class CrashesWhenUnpickled:
+    """A function that crashes every process that it is sent to."""
+
+    def __reduce__(self) -> Any:
+        return ctypes.string_at, (0,)
+
+    def __call__(self, x: np.ndarray) -> float:
+        return 0.0
+
+
+@pytest.mark.slow
+def test_a_function_that_crashes_when_it_is_unpickled_ends_the_call(backend: RayBackend) -> None:
+    with pytest.raises(LostError, match="were lost without any finished evaluation in between"):
+        evaluated(backend, CrashesWhenUnpickled())
+    assert evaluated(backend, lambda x: 1.0)[1] == {}
 
 
 def test_an_evaluation_that_hangs_ends_with_its_children(backend: RayBackend) -> None:
@@ -251,6 +282,114 @@ def test_children_of_a_function_that_crashes_end(backend: RayBackend) -> None:
 
     assert only_3_fails(backend, crash).kind == "crash"
     until(lambda: not processes_of(mark))
+
+
+# So many points, of some milliseconds each, that workers get their tasks ahead.
+MANY, MIDDLE = 400, 100
+
+
+def with_tasks_ahead(
+    backend: RayBackend, fun: Callable[[np.ndarray], float], **limits: Any
+) -> tuple[Iterator[Any], list[Any]]:
+    """A stream of outcomes of many points, and those that it has yielded until every worker had a task ahead."""
+    form, points = points_of(MANY)
+    stream = backend.evaluate(FunctionCall(fun, form), points, Limits(**({"raises": False} | limits)), where)
+    yielded = [next(stream)]
+    while not all(worker.ahead for worker in backend._team.workers):
+        yielded.append(next(stream))
+    return stream, yielded
+
+
+def test_a_worker_begins_its_next_task_without_the_driver(backend: RayBackend, tmp_path: Path) -> None:
+    def fun(x: np.ndarray) -> float:
+        time.sleep(0.003)
+        (tmp_path / str(x.argmax())).touch()
+        return 1.0
+
+    stream, _ = with_tasks_ahead(backend, fun)  # which asks for nothing while it is not read
+    ahead = [number for worker in backend._team.workers for number in worker.ahead.task.numbers.tolist()]
+    assert ahead
+    until(lambda: all((tmp_path / str(number)).exists() for number in ahead))
+    assert sum(len(outcomes.numbers) for outcomes in stream) < MANY
+
+
+@pytest.mark.parametrize("ends", ["exit", "hangs", "raises"])
+def test_one_point_among_tasks_ahead_fails_alone(backend: RayBackend, tmp_path: Path, ends: str) -> None:
+    def fun(x: np.ndarray) -> float:
+        with (tmp_path / str(x.argmax())).open("a") as file:
+            file.write(".")
+        if x[MIDDLE]:
+            if ends == "exit":
+                os._exit(7)
+            if ends == "raises":
+                raise ValueError("no fuel")
+            time.sleep(1000)
+        time.sleep(0.003)
+        return float(x @ np.arange(len(x)))
+
+    values, failures = evaluated(backend, fun, MANY, timeout=0.5 if ends == "hangs" else None)
+    assert {number: failure.kind for number, failure in failures.items()} == {
+        MIDDLE: {"exit": "crash", "hangs": "timeout", "raises": "exception"}[ends]
+    }
+    assert all(values[number].tolist() == [100.0 * number] for number in range(MANY) if number != MIDDLE)
+
+
+def test_a_worker_that_is_killed_with_tasks_ahead_costs_nothing(backend: RayBackend) -> None:
+    def fun(x: np.ndarray) -> float:
+        time.sleep(0.003)
+        return float(x.sum())
+
+    stream, yielded = with_tasks_ahead(backend, fun)
+    killed = backend._team.workers[0]
+    os.kill(killed.pid, signal.SIGKILL)
+    yielded += stream
+    assert sorted(number for outcomes in yielded for number in outcomes.numbers) == list(range(MANY))
+    assert not any(outcomes.failures for outcomes in yielded)
+
+
+def test_an_exception_is_raised_although_there_are_tasks_ahead(backend: RayBackend) -> None:
+    def fun(x: np.ndarray) -> float:
+        time.sleep(0.003)
+        if x[MIDDLE]:
+            raise ValueError("no fuel")
+        return 0.0
+
+    evaluated(backend, lambda x: 1.0)
+    pids = backend.worker_pids
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no fuel"):
+            evaluated(backend, fun, MANY, raises=True)
+        assert evaluated(backend, lambda x: 1.0)[1] == {}
+        assert backend.worker_pids == pids
+
+
+def test_tasks_ahead_that_are_abandoned_do_not_disturb_the_next_call(backend: RayBackend) -> None:
+    def fun(x: np.ndarray) -> float:
+        time.sleep(0.003)
+        return 5.0
+
+    stream, _ = with_tasks_ahead(backend, fun)
+    pids = backend.worker_pids
+    stream.close()  # type: ignore[attr-defined]
+    values, failures = evaluated(backend, lambda x: 6.0)
+    assert failures == {}
+    assert {float(value[0]) for value in values.values()} == {6.0}
+    assert backend.worker_pids == pids
+
+
+def test_points_behind_one_that_hangs_are_evaluated_by_others(backend: RayBackend, tmp_path: Path) -> None:
+    def fun(x: np.ndarray) -> float:
+        if x[MIDDLE] and not (tmp_path / "first").exists():
+            (tmp_path / "first").touch()
+            until((tmp_path / "end").exists, 60)
+        time.sleep(0.003)
+        return float(x.sum())
+
+    values, failures = evaluated(backend, fun, MANY)
+    assert failures == {}
+    assert all(value.tolist() == [100.0] for value in values.values())
+    (tmp_path / "end").touch()
+    assert evaluated(backend, lambda x: 1.0)[1] == {}
 
 
 class TwoPartError(Exception):

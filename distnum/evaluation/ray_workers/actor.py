@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import signal
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -55,6 +56,9 @@ class EvaluationWorker(ServingActor):
         with contextlib.suppress(AttributeError, OSError):
             os.setpgid(0, 0)
         keep_freed_memory()
+        # Ray would raise SystemExit in the function, which cannot be told from one of its own.
+        with contextlib.suppress(ValueError):  # this is not the main thread
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self._setup = setup
         if self._crash_file is None:
             number, path = tempfile.mkstemp(prefix="distnum-", suffix=".crash", dir=_folder_of_logs())
@@ -111,16 +115,16 @@ class EvaluationWorker(ServingActor):
             call = self._functions[task.function]
             self._vectorized = call.vectorized
             function = self._limited(call.function, task.limits, call.vectorized)
-            self._caller = Caller(replace(call, function=function))
+            self._caller = Caller(replace(call, function=function, step=task.step))
+        elif self._error is not None:  # it ends the call: nobody needs the points that were sent ahead
+            return packed_outcomes(_nothing(), raised=False)
         assert self._caller is not None
         try:
             with self._guard:
                 outcomes, error = self._evaluated(self._caller, task, task.points), self._caller.error
         except Exception as raised:  # the function has changed its argument
-            no_numbers = np.empty(0, np.int64)
-            outcomes, error = Outcomes(no_numbers, np.empty((0, 0)), None, np.empty(0), host=platform.node()), raised
-            self._error = error
-            return packed_outcomes(outcomes, raised=True)
+            self._error = raised
+            return packed_outcomes(_nothing(), raised=True)
         self._error = error if task.limits.raises else None
         return packed_outcomes(outcomes.renumbered(task.numbers), self._error is not None)
 
@@ -157,6 +161,11 @@ def _folder_of_logs() -> str | None:
         path = str(worker._global_node.get_logs_dir_path())
         return path if os.access(path, os.W_OK) else None
     return None
+
+
+def _nothing() -> Outcomes:
+    """Outcomes of no points."""
+    return Outcomes(np.empty(0, np.int64), np.empty((0, 0)), None, np.empty(0), host=platform.node())
 
 
 def _joined(parts: list[Outcomes]) -> Outcomes:

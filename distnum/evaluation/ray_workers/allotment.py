@@ -57,23 +57,23 @@ class Allotment(Generic[R]):
         return bool(overdue) and not any(overdue)
 
     def copy_an_overdue_task(self, tasks: Iterable[tuple[Numbers, float]]) -> int:
-        """Add the points of a task that is overdue to those that no worker has.
+        """Add the points of a worker that is overdue to those that no worker has.
 
         Args:
-            tasks: Points of each task, and the seconds that have passed since it was sent.
+            tasks: Points of each worker, and the seconds since it has begun the first of them.
 
         Returns:
             Number of points that no worker has.
         """
         for numbers, for_s in tasks:
-            if self.pace.is_overdue(len(numbers), for_s) and self._copies.add(numbers):
-                self._supply.give_back_singly(numbers)
+            if self.pace.is_overdue(len(numbers), for_s) and len(new := self._copies.add(numbers)):
+                self._supply.give_back_singly(new)
                 break
         return self._supply.n_returned
 
     def are_done(self, numbers: Numbers) -> bool:
         """Whether other workers have finished all these points."""
-        return self._copies.are_done(numbers)
+        return not len(numbers) or self._copies.are_done(numbers)
 
     def finished(self, worker: Any, numbers: Numbers, results: R) -> R:
         """Take the results of a first part of a task's points; return those that are new."""
@@ -104,6 +104,10 @@ class Allotment(Generic[R]):
             return None
         self._supply.give_back(left[left != culprit])
         return culprit if culprit in left else None
+
+    def not_begun(self, numbers: Numbers) -> None:
+        """Take back points that a worker has not begun."""
+        self._supply.give_back(self._copies.ended(numbers))
 
     def try_again(self, number: int) -> None:
         """Take back a point, to be evaluated by itself."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distnum.common.errors import InputError
-from distnum.common.events import Event, log
+from distnum.common.events import Event, OnEvent, log
 from distnum.evaluation.call import FunctionCall
 from distnum.evaluation.outcomes import Failure, Limits, Outcomes
 from distnum.evaluation.points import Points
@@ -44,6 +44,7 @@ class RayBackend(Closing):
         prepare: Called once in each worker when it starts.
         workdir: Folders in which functions are called.
         wait_s: Seconds to wait when there are no workers.
+        on_event: Called with an event when a worker joins, is lost or fails to start.
 
     Raises:
         InputError: The cluster cannot be reached or has too few CPUs or resources.
@@ -59,10 +60,11 @@ class RayBackend(Closing):
         prepare: Callable[[], object] | None = None,
         workdir: WorkFolders | None = None,
         wait_s: float = 60.0,
+        on_event: OnEvent | None = None,
     ) -> None:
         self._team = team = RayTeam(n_workers, 1, address, resources=resources)
         try:
-            team.start(EvaluationWorker, Setup(prepare, workdir, team.folder), wait_s, _log)
+            team.start(EvaluationWorker, Setup(prepare, workdir, team.folder), wait_s, on_event or _log)
         except BaseException:
             team.close()
             raise
@@ -70,6 +72,8 @@ class RayBackend(Closing):
         self._deaths = Deaths(team.ray, team.roster)
         self._turns = Turns()
         self._n_turns = 0
+        self._last_call: FunctionCall | None = None
+        self._last_pickled = ("", b"")
         self._pid = os.getpid()
 
     @property
@@ -87,7 +91,8 @@ class RayBackend(Closing):
     ) -> Iterator[Outcomes]:
         """Yield the outcomes of all points as they finish. See ``Backend``."""
         if len(points):
-            yield from self.run(_Evaluations(self.pickled(call), points, limits, describe))
+            name, pickled = self._pickled_call(call)
+            yield from self.run(_Evaluations(name, pickled, call.step, points, limits, describe))
 
     @property
     def cloudpickle(self) -> Any:
@@ -102,6 +107,18 @@ class RayBackend(Closing):
         """
         content: bytes = sendable(self._team.ray, self.cloudpickle.dumps, function)
         return content
+
+    def _pickled_call(self, call: FunctionCall) -> tuple[str, bytes]:
+        """Name and content of a function for the workers; made once for all rounds and steps of a call."""
+        is_last = self._last_call is not None and all(
+            getattr(call, field.name) is getattr(self._last_call, field.name)
+            for field in fields(call)
+            if field.name != "step"
+        )
+        if not is_last:
+            content = self.pickled(replace(call, step=0))
+            self._last_call, self._last_pickled = call, (name_of(content), content)
+        return self._last_pickled
 
     def run(self, job: Job[Any]) -> Stream:
         """The results of a job as they finish.
@@ -124,15 +141,24 @@ class RayBackend(Closing):
     def close(self) -> None:
         """End the workers, and the session if these are its last users."""
         self._team.close()
-        self._deaths.close()
+        if os.getpid() == self._pid:  # not in a copy (fork), whose files these are not
+            self._deaths.close()
 
 
 class _Evaluations:
     """Evaluations of one function at points: a ``Job``."""
 
-    def __init__(self, pickled: bytes, points: Points, limits: Limits, describe: Callable[[int], str]) -> None:
-        self.pickled, self.limits, self.describe = pickled, limits, describe
-        self.function = name_of(pickled)
+    def __init__(
+        self,
+        function: str,
+        pickled: bytes,
+        step: int,
+        points: Points,
+        limits: Limits,
+        describe: Callable[[int], str],
+    ) -> None:
+        self.function, self.pickled, self.limits, self.describe = function, pickled, limits, describe
+        self._step = step
         self._points = points
         self._n_drawn = 0
         self._again: Counter[int] = Counter()
@@ -148,7 +174,7 @@ class _Evaluations:
 
     def task(self, turn: int, numbers: NDArray[np.int64], budget_s: float, first: bool) -> tuple[EvaluationTask, None]:
         points = self._points.take(numbers)
-        return EvaluationTask(turn, self.function, numbers, self.limits, budget_s, points, first), None
+        return EvaluationTask(turn, self.function, numbers, self.limits, budget_s, points, first, self._step), None
 
     def results(self, reply: bytes) -> tuple[Outcomes, bool]:
         outcomes, raised = unpacked_outcomes(reply)

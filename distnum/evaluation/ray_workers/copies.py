@@ -20,12 +20,11 @@ class Copies:
     def __bool__(self) -> bool:
         return bool(self._n_under_way)
 
-    def add(self, numbers: Numbers) -> bool:
-        """Copy points once: note that one more worker will evaluate them. Return whether they were not copied."""
-        if not self._n_under_way.keys().isdisjoint(numbers.tolist()):
-            return False
-        self._n_under_way |= dict.fromkeys(numbers.tolist(), 2)
-        return True
+    def add(self, numbers: Numbers) -> Numbers:
+        """Copy points: note that one more worker will evaluate them. Return those that were not copied before."""
+        new = np.array([number for number in numbers.tolist() if number not in self._n_under_way], np.int64)
+        self._n_under_way |= dict.fromkeys(new.tolist(), 2)
+        return new
 
     def are_done(self, numbers: Numbers) -> bool:
         """Whether all these points are finished."""

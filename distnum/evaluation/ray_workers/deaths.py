@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from distnum.common.errors import EvaluationError, LostError
@@ -13,13 +15,16 @@ from distnum.evaluation.errors import raised_at, traced
 from distnum.evaluation.outcomes import Failure
 from distnum.evaluation.ray_workers.ends import End, end_family, end_of
 from distnum.workers.ray_pool.channel import RayWorker
-from distnum.workers.ray_pool.reasons import cause_of, crash_file, reason_of
+from distnum.workers.ray_pool.reasons import ENDED_AT_ONCE, cause_of, crash_file, n_oom_kills, reason_of
 from distnum.workers.ray_pool.roster import Roster
 
 __all__ = ["Deaths", "failed_at"]
 
 _OTHER_NODE_S, _ERROR_TIMEOUT_S = 20.0, 60.0
 _MEMORY = ("out of memory", "low on memory")
+_NO_TRACE = "its process ended without a trace: it was killed (SIGKILL), or called _exit of C."
+# The system's memory killer is the cause of a death only if it has killed a process in these last seconds.
+_OOM_S = 10.0
 
 
 class Deaths:
@@ -37,6 +42,16 @@ class Deaths:
         self._ray = ray
         self._roster = roster
         self.files: dict[int, str] = {}
+        self._oom_kills: deque[tuple[float, int]] = deque()
+
+    def look(self) -> None:
+        """Note the number of processes that the system's memory killer has ended; to be called now and then."""
+        now = perf_counter()
+        if self._oom_kills and self._oom_kills[-1][0] < now - _OOM_S:
+            self._oom_kills.clear()
+        self._oom_kills.append((now, n_oom_kills()))
+        while len(self._oom_kills) > 1 and self._oom_kills[1][0] < now - _OOM_S:
+            self._oom_kills.popleft()
 
     def end_of(self, worker: RayWorker, error: Exception) -> End:
         """Why a worker died; of kind ``"lost"`` if its function is not known to be the cause.
@@ -45,10 +60,15 @@ class Deaths:
             worker: The worker, not yet removed.
             error: The error that its death caused.
         """
+        if self._oom_kills:
+            worker.n_oom_kills = max(worker.n_oom_kills, self._oom_kills[0][1])
         reason = reason_of(error, worker, self._roster.here)
-        end = end_of(self._record(worker))
+        record = self._record(worker)
+        end = end_of(record or b"")
         if end is None and any(text in reason for text in _MEMORY):
             end = End("crash", "ran out of memory: " + reason.rstrip("."), "")
+        if record is not None and reason == ENDED_AT_ONCE:
+            reason = _NO_TRACE
         return end or End("lost", reason, "")
 
     def end(self, worker: RayWorker, reason: str, quiet: bool = False) -> None:
@@ -84,23 +104,24 @@ class Deaths:
             return raised_at(raised, _place(describe(number), worker), failure.traceback)
         raise LostError("a worker was lost while it sent the exception of the function")
 
-    def _record(self, worker: RayWorker) -> str:
-        """What the worker's file tells."""
+    def _record(self, worker: RayWorker) -> bytes | None:
+        """What the worker's file tells; None if it cannot be read."""
         file = self.files.get(worker.number) or (str(crash_file(worker.address)) if worker.address else "")
         if not file:
-            return ""
+            return None
         if worker.node == self._roster.here:
             return _read(file)
         return self._read_there(file, worker)
 
-    def _read_there(self, file: str, worker: RayWorker) -> str:
-        """Read a file on the node of a worker, and end the worker's children; "" if the node is lost."""
+    def _read_there(self, file: str, worker: RayWorker) -> bytes | None:
+        """Read a file on the node of a worker, and end the worker's children; None if the node is lost."""
         strategies = __import__("ray.util.scheduling_strategies", fromlist=["NodeAffinitySchedulingStrategy"])
         with contextlib.suppress(self._ray.exceptions.RayError):
             strategy = strategies.NodeAffinitySchedulingStrategy(worker.node, soft=False)
             task = self._ray.remote(_read_and_end).options(num_cpus=0, max_retries=0, scheduling_strategy=strategy)
-            return str(self._ray.get(task.remote(file, worker.pid), timeout=_OTHER_NODE_S))
-        return ""
+            record: bytes | None = self._ray.get(task.remote(file, worker.pid), timeout=_OTHER_NODE_S)
+            return record
+        return None
 
 
 def failed_at(failure: Failure, where: str, worker: RayWorker) -> BaseException:
@@ -119,13 +140,13 @@ def _remove(file: str) -> None:
         os.unlink(file)
 
 
-def _read(file: str) -> str:
+def _read(file: str) -> bytes | None:
     with contextlib.suppress(OSError):
-        return Path(file).read_text(errors="replace")
-    return ""
+        return Path(file).read_bytes()
+    return None
 
 
-def _read_and_end(file: str, pid: int) -> str:
+def _read_and_end(file: str, pid: int) -> bytes | None:
     """Read the file of a dead worker on its node, and end the process group that it led."""
     end_family(pid)
     record = _read(file)

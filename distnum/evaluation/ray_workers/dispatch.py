@@ -1,24 +1,23 @@
 """Gives the points of one call to Ray workers, and survives the deaths of workers.
 
-A worker gets as many points as it evaluates in some hundredths of a second, and fewer at the end. An idle worker is
-given the next ones at once. When nothing is left, points that are far overdue are copied to idle workers; the first
-result counts.
+A worker gets as many points as it evaluates in some hundredths of a second, and fewer at the end. It gets its next task
+before it has finished one, as long as much is left. When nothing is left, points that are far overdue are copied to
+idle workers; the first result counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from time import perf_counter
 from typing import Generic, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from distnum.evaluation.ray_workers.allotment import Allotment
 from distnum.evaluation.ray_workers.deaths import Deaths, failed_at
 from distnum.evaluation.ray_workers.ends import End
 from distnum.evaluation.ray_workers.functions import Functions
+from distnum.evaluation.ray_workers.hands import Hands, Taking, points_in_hand
 from distnum.evaluation.ray_workers.jobs import Job, Results
 from distnum.evaluation.ray_workers.tries import Tries
 from distnum.workers.ray_pool.channel import Call, RayWorker
@@ -40,13 +39,6 @@ _LAST_RESORT_S = 10.0
 R = TypeVar("R", bound=Results)
 
 
-@dataclass(frozen=True)
-class _Taking:
-    """The task of a worker that receives the function."""
-
-    turn: int
-
-
 class Dispatch(Generic[R]):
     """One call.
 
@@ -63,7 +55,9 @@ class Dispatch(Generic[R]):
         self._functions, self._deaths, self._job, self._turn = functions, deaths, job, turn
         self._tries = Tries(job.limits.retries)
         self._points = Allotment(job, functions.seconds.get(job.function))
+        self._hands = Hands(team.roster, turn)
         self._begun: set[RayWorker] = set()  # workers that have had a task of this call
+        self._sends_ahead = True
         self._in_touch: RayWorker | None = None  # the worker to or from which a message is under way
         self._finished: list[R] = []
         self._began = perf_counter()
@@ -78,6 +72,7 @@ class Dispatch(Generic[R]):
         """
         self._ray.check()
         self._roster.refresh(0, _never)
+        self._deaths.look()
         try:
             yield from self._run()
         finally:
@@ -92,14 +87,13 @@ class Dispatch(Generic[R]):
             self._hand_out()
             yield from self._finished  # after the workers have something to do again
             self._finished.clear()
-            busy, late = self._busy, False
-            is_ours = [worker for worker in busy if worker.call is not None and worker.call.task.turn == self._turn]
-            done = not self._points.n_left() and all(self._is_needless(worker) for worker in is_ours)
+            busy, ours, late = self._hands.busy, self._hands.ours, False
+            done = not self._points.n_left() and all(self._points.are_done(points_in_hand(worker)) for worker in ours)
             if done or perf_counter() > (self._job.limits.ends or np.inf):
                 return
-            if is_ours:
+            if ours:
                 for worker in self._channel.replied(busy, self._wait_s(busy)):
-                    if worker in is_ours:
+                    if worker in ours:
                         try:
                             self._receive(worker)
                         except Exception:
@@ -113,63 +107,43 @@ class Dispatch(Generic[R]):
             if late or perf_counter() > looked + LOOK_S:
                 looked = perf_counter()
                 self._roster.refresh(0, _never, turn=self._turn)
-
-    @property
-    def _busy(self) -> list[RayWorker]:
-        """Workers with a task, also one of an earlier call."""
-        return [worker for worker in self._roster.working if worker.call is not None]
-
-    @property
-    def _pending(self) -> list[tuple[RayWorker, Call, NDArray[np.int64]]]:
-        """Workers with points of this call, and these."""
-        return [
-            (worker, worker.call, worker.call.task.numbers)
-            for worker in self._roster.working
-            if worker.call is not None
-            and worker.call.task.turn == self._turn
-            and not isinstance(worker.call.task, _Taking)
-        ]
-
-    @property
-    def _tasks(self) -> list[tuple[NDArray[np.int64], float]]:
-        """Points of each task of this call, and the seconds since it was sent."""
-        return [(numbers, perf_counter() - call.sent) for _, call, numbers in self._pending]
-
-    def _is_needless(self, worker: RayWorker) -> bool:
-        """Whether a worker has no points that are not finished elsewhere."""
-        assert worker.call is not None
-        task = worker.call.task
-        return isinstance(task, _Taking) or self._points.are_done(task.numbers)
+                self._deaths.look()
 
     def _hand_out(self) -> None:
-        """Give every idle worker points, or the function, as long as there are points."""
-        if not self._roster.idle:
-            return
+        """Give every idle worker points, or the function, as long as there are points; then to busy ones, ahead."""
         n_workers, points = len(self._roster.working), self._points
-        n_taking = sum(isinstance(worker.call.task, _Taking) for worker in self._busy if worker.call is not None)
+        n_taking = self._hands.n_taking
         for worker in points.pace.fastest_first(self._roster.idle):
             n_left = points.n_left(n_workers)
             if not n_left:
-                n_left = points.copy_an_overdue_task(self._tasks)
-            elif points.leave_to_others(worker, n_left, n_workers, self._tasks):
+                n_left = points.copy_an_overdue_task(self._hands.tasks)
+            elif points.leave_to_others(worker, n_left, n_workers, self._hands.tasks):
                 return
             if not n_left:
                 return
             if self._functions.has(worker, self._job.function):
-                self._give(worker, *points.take(worker, n_left, n_workers))
+                self._give(worker, n_left)
             elif n_left > n_taking:
                 self._channel.disconnect(worker)  # so that the worker takes calls of Ray
-                worker.call = Call(self._functions.send(worker, self._job), _Taking(self._turn), 0.0, perf_counter())
+                worker.call = Call(self._functions.send(worker, self._job), Taking(self._turn), 0.0, perf_counter())
                 n_taking += 1
+        if self._sends_ahead:
+            for worker in self._hands.without_next:
+                n_left = points.n_left(n_workers)
+                if points.pace.has_time_for_more(worker, len(points_in_hand(worker)), n_left, n_workers):
+                    self._give(worker, n_left)
 
-    def _give(self, worker: RayWorker, numbers: NDArray[np.int64], budget_s: float) -> None:
+    def _give(self, worker: RayWorker, n_left: int) -> None:
         """Give a worker points."""
+        numbers, budget_s = self._points.take(worker, n_left, len(self._roster.working))
         if not len(numbers):
             return
         task, argument = self._job.task(self._turn, numbers, budget_s, worker not in self._begun)
         self._begun.add(worker)
         self._in_touch = worker
-        self._channel.send(worker, task, argument, 0.0)
+        if not self._channel.send(worker, task, argument, 0.0):
+            self._points.not_begun(numbers)
+            self._sends_ahead = False
         self._in_touch = None
 
     def _wait_s(self, busy: list[RayWorker]) -> float:
@@ -195,15 +169,16 @@ class Dispatch(Generic[R]):
         self._in_touch = worker
         try:
             reply = self._channel.receive(worker, _REPLY_TIMEOUT_S)
-            results, raised = (None, False) if isinstance(call.task, _Taking) else self._job.results(reply)
+            results, raised = (None, False) if isinstance(call.task, Taking) else self._job.results(reply)
         except ray.exceptions.RayTaskError as error:
-            self._in_touch = worker.call = None
+            self._in_touch = worker.call = worker.ahead = None
             raise fatal_error(ray, error) or cause_of(error) from error
         except (ray.exceptions.RayError, ConnectionError, ValueError) as error:  # the latter for a damaged message
             self._in_touch = None
-            self._lose(worker, call, self._deaths.end_of(worker, error))
+            self._lose(worker, self._deaths.end_of(worker, error))
             return
-        self._in_touch = worker.call = None
+        self._in_touch = None
+        worker.advance()
         if results is None:
             self._functions.sent(worker, self._job.function)
             self._deaths.files[worker.number] = str(reply)
@@ -213,7 +188,8 @@ class Dispatch(Generic[R]):
         if len(results.numbers):
             self._finished.append(results)
         if raised:
-            self._channel.disconnect(worker)  # so that the worker takes calls of Ray
+            worker.call = worker.ahead = None  # the worker evaluates no further points of this call
+            self._channel.disconnect(worker)  # so that it takes calls of Ray
             raise self._deaths.kept_exception(worker, results.failures, self._job.describe)
 
     def _end_silent_workers(self) -> None:
@@ -221,21 +197,27 @@ class Dispatch(Generic[R]):
         limits = self._job.limits
         if limits.timeout is None:
             return
-        for worker, call, numbers in self._pending:
-            time_s = limits.timeout * max(limits.retries + 1, len(numbers)) + _LAST_RESORT_S
+        for worker, call in self._hands.evaluating:
+            time_s = limits.timeout * max(limits.retries + 1, len(call.task.numbers)) + _LAST_RESORT_S
             if perf_counter() > call.sent + time_s:
-                self._lose(worker, call, End("timeout", "took longer than its time limit", ""))
+                self._lose(worker, End("timeout", "took longer than its time limit", ""))
 
     def _end(self, worker: RayWorker, reason: str, quiet: bool) -> None:
         self._functions.forget(worker)
         self._points.pace.forget(worker)
         self._deaths.end(worker, reason, quiet)
 
-    def _lose(self, worker: RayWorker, call: Call, end: End) -> None:
+    def _lose(self, worker: RayWorker, end: End) -> None:
         """Remove a worker that has died or hangs, and see to its points."""
+        call, ahead = worker.call, worker.ahead
+        assert call is not None
+        if isinstance(call.task, Taking) and end.kind != "lost":
+            end = End("lost", f"unpickling the function {end.text}", end.trace)
         self._end(worker, end.text, quiet=end.kind != "lost")
+        if ahead is not None:
+            self._points.not_begun(ahead.task.numbers)
         self._tries.died(len(self._roster.working), end)
-        if isinstance(call.task, _Taking):
+        if isinstance(call.task, Taking):
             return
         culprit = self._points.lost(call.task.numbers, end.number)
         if culprit is None:

@@ -18,14 +18,18 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, TextIO
 
+from distnum.evaluation.ray_workers.exits import CExits
+
 __all__ = ["FALLBACK_S", "End", "Guard", "end_family", "end_of"]
 
 FALLBACK_S = 2.0
 """Seconds after the time limit at which a process ends that holds Python's global lock."""
 
-_MARK = "distnum: "
+_MARK, _FATAL = "distnum: ", "Fatal Python error: "
 # Between looks for an evaluation whose time is over.
 _LOOK_S = 0.25
+# Signals that end a worker at once, by their numbers.
+_DEADLY = {int(getattr(signal, name)): name for name in ("SIGKILL", "SIGTERM") if hasattr(signal, name)}
 _SIGNALS = {
     "Segmentation fault": "SIGSEGV",
     "Bus error": "SIGBUS",
@@ -41,7 +45,7 @@ class End:
     """How the process of an evaluation ended.
 
     Attributes:
-        kind: ``"timeout"`` or ``"crash"``.
+        kind: ``"timeout"``, ``"crash"``, or ``"lost"`` if the function is not known to be the cause.
         text: The reason, as the end of a sentence.
         trace: Where the function was.
         number: Number of the point; None if unknown.
@@ -53,9 +57,11 @@ class End:
     number: int | None = None
 
 
-def end_of(record: str) -> End | None:
+def end_of(content: bytes) -> End | None:
     """The end that the file of a worker tells; None if it tells nothing."""
-    first, _, rest = record.partition("\n")
+    if len(content) == 1 or content[1:].startswith(_FATAL.encode()):  # what ``exit`` calls may crash, too
+        return End("crash", f"ended its process with exit status {content[0]}", "")
+    first, _, rest = content.decode(errors="replace").partition("\n")
     if first.startswith(_MARK):
         with contextlib.suppress(ValueError, KeyError, TypeError):
             fields = json.loads(first.removeprefix(_MARK))
@@ -63,8 +69,8 @@ def end_of(record: str) -> End | None:
         return None
     if first.startswith("Timeout ("):
         return End("timeout", "took longer than its time limit, and held Python's global lock", _innermost(rest))
-    if first.startswith("Fatal Python error: "):
-        name = first.removeprefix("Fatal Python error: ")
+    if first.startswith(_FATAL):
+        name = first.removeprefix(_FATAL)
         number = f" ({_SIGNALS[name]})" if name in _SIGNALS else ""
         return End("crash", f"crashed its process: {name}{number}", _innermost(rest))
     return None
@@ -100,14 +106,19 @@ class Guard:
         self._fallback_from = -1e300
         self._active = threading.Event()
         self._watching = False
-        self._record_exits()
+        self._c_exits = None if file is None else CExits(file)
+        self._record_own_ends()
 
     def __enter__(self) -> Guard:
         self._computing = True
+        if self._c_exits is not None:
+            self._c_exits.on()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._computing = False
+        if self._c_exits is not None:
+            self._c_exits.off()
         self._ends = self.number = None
         if self._active.is_set():
             self._active.clear()
@@ -153,6 +164,7 @@ class Guard:
                 pause_s = ends - now
             else:
                 self._write("timeout", f"took longer than its time limit of {self._timeout:g} s")
+                self._computing = False  # so that the signal is not recorded
                 end_family(os.getpid())
                 os.kill(os.getpid(), signal.SIGKILL)
             threading.Event().wait(pause_s)
@@ -166,16 +178,23 @@ class Guard:
             self._file.write(f"{_MARK}{fields}\n{_stack_of_the_function()}")
             self._file.flush()
 
-    def _record_exits(self) -> None:
-        """Let ``os._exit`` say that the function has called it."""
-        pid, end = os.getpid(), os._exit
+    def _record_own_ends(self) -> None:
+        """Let ``os._exit`` and ``os.kill`` say that the function has ended this process by them."""
+        pid, end, kill = os.getpid(), os._exit, os.kill
 
         def recorded_exit(status: int) -> None:
             if os.getpid() == pid and self._computing:
                 self._write("crash", f"ended its process: os._exit({status})")
             end(status)
 
+        def recorded_kill(process: int, number: int) -> None:
+            name = _DEADLY.get(number)
+            if name and process in (pid, 0, -pid) and os.getpid() == pid and self._computing:
+                self._write("crash", f"ended its process: os.kill(os.getpid(), {name})")
+            kill(process, number)
+
         os._exit = recorded_exit  # type: ignore[assignment]
+        os.kill = recorded_kill
 
 
 def _stack_of_the_function() -> str:

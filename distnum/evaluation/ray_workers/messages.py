@@ -28,8 +28,9 @@ class EvaluationTask:
         numbers: Numbers of the points, shape ``(k,)``.
         limits: What an evaluation may cost.
         budget_s: Seconds after which no further point is begun; at least one is evaluated.
-        points: The points of these numbers; None if they are sent by a call of Ray. The base point is sent with the
-            first task of a turn.
+        points: The points of these numbers; None if they are sent by a call of Ray.
+        with_base: Whether the message has the base point, as that of the first task of a turn.
+        step: The step of the call; see ``FunctionCall``.
     """
 
     turn: int
@@ -39,12 +40,13 @@ class EvaluationTask:
     budget_s: float
     points: Points | None = None
     with_base: bool = False
+    step: int = 0
 
     def packed(self) -> bytes:
         """The message for the task."""
         limits = [self.limits.timeout, self.limits.retries, self.limits.raises]
         fields: dict[str, Any] = {"turn": self.turn, "function": self.function, "numbers": self.numbers}
-        fields |= {"limits": limits, "budget_s": self.budget_s}
+        fields |= {"limits": limits, "budget_s": self.budget_s, "step": self.step}
         if self.points is not None:
             points = self.points
             fields |= {"entries": points.entries, "values": points.values, "starts": points.starts}
@@ -75,7 +77,7 @@ def unpacked_task(message: bytes, base: Array | None = None) -> EvaluationTask:
         if base is None:
             raise ValueError("no message of a task: the base point is missing")
         points = Points(base, fields["entries"], fields["values"], fields["starts"])
-        return replace(task, points=points, with_base=with_base)
+        return replace(task, points=points, with_base=with_base, step=int(fields["step"]))
     except (KeyError, TypeError) as error:
         raise ValueError(f"no message of a task: {error}") from None
 

@@ -17,6 +17,8 @@ _TASK_S, _BUDGET_S = 0.05, 0.1
 _LEAST_S = 0.001
 # Weight of the newest times: the first ones are often long, as something is loaded or compiled.
 _NEWEST = 0.7
+# An evaluation that takes these seconds is long compared with the pause between two tasks.
+_LONG_S = 0.25
 # A worker that takes this factor longer than the others is slow.
 _SLOW_FACTOR = 2.0
 # A task is overdue after this factor times the expected time plus these seconds.
@@ -78,6 +80,18 @@ class Pace(Generic[W]):
             return False
         return own > others * (n_left / max(1, n_workers - 1) + 1)
 
+    def has_time_for_more(self, worker: W, n_in_hand: int, n_left: int, n_workers: int) -> bool:
+        """Whether a worker that has a task should get the next one already.
+
+        It should not if it would finish that one after the others have finished everything, nor if its evaluations are
+        long.
+        """
+        own, others = self._of.get(worker), self.seconds
+        if own is None or others is None or own > _LONG_S:
+            return False
+        n = n_in_hand + task_size(n_left, n_workers, own)
+        return own * n * n_workers < others * n_left
+
     def is_overdue(self, n_points: int, for_s: float) -> bool:
         """Whether a task has taken much longer than it should."""
         return self.seconds is not None and for_s > _COPY_FACTOR * self.seconds * n_points + _COPY_S
@@ -100,4 +114,4 @@ def task_size(n_left: int, n_workers: int, seconds: float | None) -> int:
         return 1
     seconds = max(seconds, 1e-7)
     least = min(ceil(_LEAST_S / seconds), ceil(n_left / n_workers))
-    return max(1, least, min(round(_TASK_S / seconds), ceil(n_left / (2 * n_workers))))
+    return max(1, least, min(ceil(_TASK_S / seconds), ceil(n_left / (2 * n_workers))))

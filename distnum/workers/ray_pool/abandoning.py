@@ -28,7 +28,7 @@ def abandon(ray: Any) -> None:
         for owner in (ray._private.state.state, ray._private.worker.global_worker):
             for kept in list(vars(owner).values()):
                 _keep_forever(kept)
-    reference_class = getattr(ray, "ObjectRef", None)  # None if another thread is importing Ray
+    reference_class: Any = getattr(ray, "ObjectRef", None)  # None if another thread is importing Ray
     for kept in gc.get_objects() if reference_class is not None else ():
         # Deleting it would tell the raylet so, over the connection of the other process.
         if isinstance(kept, reference_class):

@@ -30,6 +30,8 @@ __all__ = ["Call", "Channel", "Message", "RayWorker"]
 _N_SPEEDS = 5
 # Time limit of one message, which takes microseconds unless the other process was stopped.
 _MESSAGE_TIMEOUT_S = 5
+# A message that has to wait until the worker reads it must fit into the buffer of the socket.
+_MOST_AHEAD_BYTES = 2**15
 # Seconds to wait for Ray to report why a worker died.
 _REASON_TIMEOUT_S = 5
 # Seconds between looks whether the cluster is lost.
@@ -59,7 +61,7 @@ class Call:
         ref: Ray's reference of the reply; None if it comes over a socket.
         task: The task.
         load: The task's fraction of the turn's work, divided by the worker's speed.
-        sent: Time of sending, by ``perf_counter``.
+        sent: Time of sending, by ``perf_counter``; of a call that was sent ahead: when the one before it ended.
         n_lost: Number of workers lost so far with these tiles.
         copied: Whether other workers have been given the same tiles.
     """
@@ -82,6 +84,7 @@ class RayWorker:
         ready: Ray's reference of what the actor reports once it has started.
         asked: Time when the actor was requested, by ``perf_counter``.
         call: The call in progress; None if the worker is idle.
+        ahead: The call that the worker begins after that one; None if there is none.
         node, host, pid: Where the worker runs.
         address: Address of the worker's socket; None if it has none.
         connection: Open connection to the socket; None if there is none.
@@ -95,6 +98,7 @@ class RayWorker:
     ready: Any
     asked: float = field(default_factory=perf_counter)
     call: Call | None = None
+    ahead: Call | None = None
     node: str = ""
     host: str = ""
     pid: int = 0
@@ -109,6 +113,12 @@ class RayWorker:
         """Speed relative to the mean worker."""
         return float(np.median(self.speeds)) if self.speeds else 1.0
 
+    def advance(self) -> None:
+        """Note that the call in progress has ended: a call that was sent ahead is then the one in progress."""
+        self.call, self.ahead = self.ahead, None
+        if self.call is not None:
+            self.call.sent = perf_counter()
+
 
 class Channel:
     """Sends tasks to workers and receives their replies.
@@ -120,14 +130,20 @@ class Channel:
     def __init__(self, ray: Any) -> None:
         self._ray = ray
 
-    def send(self, worker: RayWorker, task: Message, argument: Any, load: float, n_lost: int = 0) -> None:
+    def send(self, worker: RayWorker, task: Message, argument: Any, load: float, n_lost: int = 0) -> bool:
         """Send a task to a worker. A worker that has died is noticed when its reply is due.
 
+        A worker that has a task may be sent one more of the same turn, ahead. It begins that one as soon as it has
+        sent the first reply.
+
         Args:
-            worker: The worker; this sets its ``call``.
+            worker: The worker; this sets its ``call``, or ``ahead`` if there is a call in progress.
             task: The task.
             argument: What does not fit into messages, or Ray's reference of it; the task then goes by a call of Ray.
             load, n_lost: See ``Call``.
+
+        Returns:
+            Whether it was sent: a large message is not sent ahead, as sending waits until the worker has read it.
         """
         # Tasks and replies are sent as bytes: Ray takes a fraction of a millisecond to serialise
         # each argument and each array.
@@ -135,6 +151,8 @@ class Channel:
         ref = None
         if argument is None and self._connect(worker):
             assert worker.connection is not None
+            if worker.call is not None and len(message) > _MOST_AHEAD_BYTES:
+                return False
             try:
                 worker.connection.send_bytes(message)
             except OSError:
@@ -142,7 +160,12 @@ class Channel:
         else:
             self.disconnect(worker)
             ref = worker.actor.compute.remote(message, argument)
-        worker.call = Call(ref, task, load, perf_counter(), n_lost)
+        call = Call(ref, task, load, perf_counter(), n_lost)
+        if worker.call is None:
+            worker.call = call
+        else:
+            worker.ahead = call
+        return True
 
     def replied(self, workers: Sequence[RayWorker], timeout_s: float) -> list[RayWorker]:
         """Workers that have replied or died, as soon as there is one; an empty list after the timeout.

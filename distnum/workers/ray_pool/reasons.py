@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from distnum.common.errors import TrainingError
 from distnum.common.text import first_line
 
-__all__ = ["cause_of", "crash_file", "n_oom_kills", "reason_of", "record_crashes", "sendable_errors"]
+__all__ = ["ENDED_AT_ONCE", "cause_of", "crash_file", "n_oom_kills", "reason_of", "record_crashes", "sendable_errors"]
 
 # An exception whose pickle is longer is replaced by its beginning.
 _MOST_BYTES = 1_000_000
@@ -20,8 +20,9 @@ _MOST_CHARACTERS = 300
 
 # Ray's text for a process that ended without giving a reason, and the sentences that replace it.
 _NO_REASON = re.compile(r"Worker unexpectedly exits with a connection error code 2\. End of file\.?")
-_ENDED_AT_ONCE = "its process ended at once: it was killed by a signal, or the function ended it (os._exit)."
+ENDED_AT_ONCE = "its process ended at once: it was killed by a signal, or the function ended it (os._exit)."
 _OUT_OF_MEMORY = "its process ended when the system was out of memory and killed a process; try fewer workers."
+_FATAL = "Fatal Python error: "
 _WRAPPER = "Worker exits unexpectedly. "
 
 
@@ -111,8 +112,8 @@ def reason_of(error: BaseException, worker: Any = None, here: str = "") -> str:
     if worker.address is not None:
         with contextlib.suppress(OSError):
             crash = crash_file(worker.address).read_text(errors="replace").partition("\n")[0]
-            if crash:
-                return f"it crashed: {crash.removeprefix('Fatal Python error: ')}."
+            if crash.startswith(_FATAL):
+                return f"it crashed: {crash.removeprefix(_FATAL)}."
     if worker.node == here and n_oom_kills() > worker.n_oom_kills:
         return _OUT_OF_MEMORY
-    return _NO_REASON.sub(_ENDED_AT_ONCE, reason)
+    return _NO_REASON.sub(ENDED_AT_ONCE, reason)

@@ -142,7 +142,7 @@ class Roster:
                 except (ray.exceptions.RayError, ConnectionError) as error:
                     self.give_up(worker, step, reason_of(error, worker, self.here))
                     continue
-                worker.call = None
+                worker.advance()
             elif now - call.sent > deadline_of(call):
                 self.give_up(worker, step, f"it has not answered for {now - call.sent:.1f} s")
         if now > self._requested + _ROOM_S:
@@ -220,7 +220,7 @@ class Roster:
         """Remove a worker that died, and request another; with ``quiet`` without an event."""
         self.working.remove(worker)
         self.channel.forget(worker)
-        worker.call = None
+        worker.call = worker.ahead = None
         self._last_reason = reason
         if not quiet:
             text = f"on {worker.host} is lost: {reason.rstrip('.')}; its work goes to the others."

@@ -55,6 +55,8 @@ class ServingActor(ABC):
     def serve(self) -> None:
         """Reply to the tasks that come over the socket, until the driver closes it.
 
+        A task may come before the reply to the one before it; it waits in the socket.
+
         An exception in a task ends this call, and so reaches the driver through Ray.
         """
         assert self._listener is not None
