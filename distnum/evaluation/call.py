@@ -9,7 +9,7 @@ import inspect
 import platform
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from time import perf_counter
 from typing import Any
 
@@ -73,6 +73,12 @@ class FunctionCall:
     vectorized: bool = False
     batch_at: Callable[[int], Any] | None = None
     step: int = 0
+
+    def is_of(self, other: FunctionCall | None) -> bool:
+        """Whether this is the same function with the same arguments, at the same step or another one."""
+        return other is not None and all(
+            getattr(self, one.name) is getattr(other, one.name) for one in fields(self) if one.name != "step"
+        )
 
     def further_arguments(self) -> FurtherArguments:
         """What the function is called with besides the point: the batch of the step, if it takes one, and ``args``."""

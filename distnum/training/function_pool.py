@@ -185,8 +185,8 @@ class FunctionPool(Closing):
         while not times or (perf_counter() - began < _TRIAL_S and len(times) < _MOST_TRIALS):
             limits = replace(request.limits, ends=perf_counter() + _LONG_TRIAL_S)
             seconds = [one.seconds for one in self._backend.evaluate(call, base, limits, lambda _: "before the start")]
-            if not seconds:
-                times = [_LONG_TRIAL_S]
+            if not seconds or np.isnan(seconds[0]).any():  # it takes longer, or was ended
+                times = [request.limits.timeout or _LONG_TRIAL_S]
                 break
             times += seconds[0].tolist()
         n = request.n_evaluations

@@ -342,6 +342,21 @@ def test_a_killed_driver_loses_only_the_evaluations_in_flight(tmp_path: Path, wh
     assert not (tmp_path / "run" / "unfinished").exists()
 
 
+def test_a_store_tells_the_batches_of_steps_apart(tmp_path: Path) -> None:
+    def rows(w: np.ndarray, batch: np.ndarray) -> float:
+        return float((w * batch.sum()).sum())
+
+    options = {"params": np.ones(2), "data": np.arange(8.0).reshape(4, 2), "batch_size": 1, "steps": 4}
+    options |= {"learning_rate": 1e-300}  # the parameters stay, only the batch differs
+    expected = [row["loss"] for row in trained(rows, **options).metrics]
+    assert len(set(expected)) > 1
+    for again in (False, True):
+        result = trained(rows, **options, store=tmp_path / "store")
+        assert [row["loss"] for row in result.metrics] == expected, again
+    other = trained(rows, **{**options, "seed": 1}, store=tmp_path / "store")
+    assert [row["loss"] for row in other.metrics] == [row["loss"] for row in trained(rows, **options, seed=1).metrics]
+
+
 def test_short_steps_are_not_kept(tmp_path: Path) -> None:
     folder = tmp_path / "kept"
     kept = kept_evaluations.KeptEvaluations(folder)

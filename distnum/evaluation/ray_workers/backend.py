@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -110,12 +110,7 @@ class RayBackend(Closing):
 
     def _pickled_call(self, call: FunctionCall) -> tuple[str, bytes]:
         """Name and content of a function for the workers; made once for all rounds and steps of a call."""
-        is_last = self._last_call is not None and all(
-            getattr(call, field.name) is getattr(self._last_call, field.name)
-            for field in fields(call)
-            if field.name != "step"
-        )
-        if not is_last:
+        if not call.is_of(self._last_call):
             content = self.pickled(replace(call, step=0))
             self._last_call, self._last_pickled = call, (name_of(content), content)
         return self._last_pickled

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import weakref
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -69,7 +68,7 @@ class StoredBackend:
         self._store = store
         self._retry_failed = retry_failed
         self._check = FunctionCheck(backend, store)
-        self._last: tuple[weakref.ref[FunctionCall], FunctionIdentity] | None = None
+        self._last: tuple[FunctionCall, FunctionIdentity] | None = None
 
     @property
     def n_workers(self) -> int:
@@ -98,10 +97,11 @@ class StoredBackend:
             yield from self._new(request)
 
     def _identity(self, call: FunctionCall) -> FunctionIdentity:
-        """Return the function's identity; found once for all rounds of a call, as its arguments may be large."""
-        if self._last is None or self._last[0]() is not call:
-            self._last = weakref.ref(call), identity_of(call)
-        return self._last[1]
+        """Return the function's identity; found once for all rounds and steps, as its arguments may be large."""
+        if self._last is None or not call.is_of(self._last[0]):
+            self._last = call, identity_of(call)
+        identity = self._last[1]
+        return identity if call.batch_at is None else identity.at_step(call.step)
 
     # --- what the store has -------------------------------------------------------
 

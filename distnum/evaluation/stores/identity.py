@@ -7,7 +7,7 @@ known after a few digests, and has the same key whatever base point it is reache
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import pairwise
 from typing import Any
@@ -41,14 +41,20 @@ class FunctionIdentity:
     name: str
     code: str
 
+    def at_step(self, step: int) -> FunctionIdentity:
+        """Return the identity of the function with the batch of a step."""
+        return replace(self, key=joined(bytes.fromhex(self.key), digest(step)).hex())
+
 
 def identity_of(call: FunctionCall) -> FunctionIdentity:
-    """Return the identity of a function and its arguments.
+    """Return the identity of a function and its arguments; of its batches, but not of the step.
 
     Raises:
         InputError: An argument, or what a function within a function refers to, has no key.
     """
-    parts = (call.function, tuple(call.args), dict(call.kwargs), bool(call.vectorized))
+    parts: tuple[Any, ...] = (call.function, tuple(call.args), dict(call.kwargs), bool(call.vectorized))
+    if call.batch_at is not None:
+        parts = (*parts, call.batch_at)
     return FunctionIdentity(digest(parts).hex(), display_name(call.function), code_digest(call.function))
 
 
