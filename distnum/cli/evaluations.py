@@ -138,11 +138,15 @@ def _summary(store: EvaluationStore, only: _Selection, names: dict[str, str]) ->
     ]
 
 
+# A function with more arguments than this is shown in one line.
+_MOST_LINES = 10
+
+
 def _print(store: EvaluationStore, only: _Selection, names: dict[str, str], n_rows: int) -> None:
     functions = _summary(store, only, names)
     n_all = sum(function["evaluations"] for function in functions)
     write_output(f"{n_all:,} evaluations of {len(functions)} function{'s'[: len(functions) != 1]} in {store.name}")
-    for function in functions:
+    for function in _lines(functions):
         failed = ", ".join(f"{n:,} {kind}" for kind, n in function["failures"].items())
         write_output(
             f"  {_short(function['function'], 40):40}  {function['evaluations']:>9,}  "
@@ -162,6 +166,26 @@ def _print(store: EvaluationStore, only: _Selection, names: dict[str, str], n_ro
         )
     if n_all > n_rows:
         write_output(f"... the last {n_rows:,} of {n_all:,}; --rows N prints more, --csv FILE writes all")
+
+
+def _lines(functions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The functions that are shown in a line of their own."""
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for function in functions:
+        by_name.setdefault(function["function"], []).append(function)
+    parts = [same if len(same) <= _MOST_LINES else [_sum(same)] for same in by_name.values()]
+    return [line for part in parts for line in part]
+
+
+def _sum(same: list[dict[str, Any]]) -> dict[str, Any]:
+    """One line for a function with many arguments, or at many steps of a training."""
+    failures: Counter[str] = sum((Counter(one["failures"]) for one in same), Counter())
+    return {
+        "function": f"{_short(same[0]['function'], 24)} ({len(same):,} arguments)",
+        "evaluations": sum(one["evaluations"] for one in same),
+        "seconds": sum(one["seconds"] for one in same),
+        "failures": dict(sorted(failures.items())),
+    }
 
 
 def _short(text: str, length: int) -> str:

@@ -34,6 +34,18 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> s
     return captured.err if code else captured.out
 
 
+def test_a_function_with_many_arguments_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with EvaluationStore(tmp_path / "store") as store:
+        for number in range(30):
+            function = FunctionRecord(f"{number:032x}", "model:loss", "", "00" * 16, np.zeros(1), 1.0)
+            store.add_function(function)
+            store.add(rows(100 + number, function=function.key))
+    lines = run(capsys, str(tmp_path / "store")).split("\n\n")[0].splitlines()
+    assert len(lines) == 2
+    assert "model:loss (30 arguments)" in lines[1]
+    assert lines[1].split()[3] == "30"
+
+
 def test_evaluations_are_printed_in_80_columns(store: str, capsys: pytest.CaptureFixture[str]) -> None:
     printed = run(capsys, store)
     assert "4 evaluations of 2 functions" in printed

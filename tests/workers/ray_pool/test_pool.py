@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,10 @@ def test_a_worker_that_always_dies_ends_the_training(tmp_path: Path) -> None:
 
     def fatal(params: np.ndarray, batch: Any) -> float:
         if os.getpid() != driver:
-            os.kill(os.getpid(), signal.SIGKILL)
+            subprocess.run(["kill", "-9", str(os.getpid())], check=False)  # as from outside
         return 0.0
 
-    with pytest.raises(TrainingError, match=r"Workers were lost 4 times in step 1"):
+    with pytest.raises(TrainingError, match=r"lost 4 times.*params itself|params itself.*lost 4 times"):
         distnum.train(fatal, np.zeros(3), steps=2, workers=1)
 
 
