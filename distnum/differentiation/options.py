@@ -164,7 +164,7 @@ class Request:
                     f"h is {h!r}; it must be a positive number, numbers in the form of x, 'adaptive' or None."
                 )
             h = _like(form, h, "h")
-        lower, upper = _bounds(form, options.get("bounds"))
+        lower, upper = _within(flat, *_bounds(form, options.get("bounds")))
         on_error = checked("on_error", options.get("on_error", "raise"), choice("raise", "one-sided", "nan"))
         timeout = checked("timeout", options.get("timeout"), optional(real(above=0)))
         retries = checked("retries", options.get("retries", 0), whole(0, 1000))
@@ -220,6 +220,17 @@ def _like(form: Form, value: Any, name: str) -> Any:
         wrong = int(np.flatnonzero(~(np.isfinite(flat) & (flat > 0)))[0])
         raise InputError(f"{name} is {flat[wrong]:g} for {form.entry_name(wrong)}; it must be positive and finite.")
     return flat
+
+
+def _within(x: Array, lower: Array | None, upper: Array | None) -> tuple[Array | None, Array | None]:
+    """Bounds that are not crossed when a point is rounded to the dtype of ``x``."""
+    if x.dtype != np.float32 or lower is None or upper is None:
+        return lower, upper
+    with np.errstate(over="ignore"):
+        low, high = lower.astype(np.float32), upper.astype(np.float32)
+        low = np.where(low < lower, np.nextafter(low, np.float32(np.inf)), low)
+        high = np.where(high > upper, np.nextafter(high, np.float32(-np.inf)), high)
+    return low.astype(np.float64), high.astype(np.float64)
 
 
 def _bounds(form: Form, bounds: Any) -> tuple[Array | None, Array | None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from distnum.common.errors import TrainingError
+
 __all__ = ["raised_at", "traced"]
 
 
@@ -24,6 +26,8 @@ def raised_at(error: BaseException, place: str, trace: str = "") -> BaseExceptio
         place: Phrase such as ``"where x[3] is moved by +6e-06"``, with the worker and the machine.
         trace: Traceback of the worker; "" for an exception of this process, which has its own.
     """
+    if isinstance(error, StopIteration):  # it would end a generator on its way
+        error = TrainingError(f"the function raised StopIteration {error}".rstrip()).with_traceback(error.__traceback__)
     note = f"This happened {place}."
     if hasattr(error, "add_note"):
         error.add_note(note)

@@ -199,8 +199,7 @@ class Config(CheckedFields):
     )
     step_deadline: float | Literal["auto"] = checked_field(
         either("auto", real(above=0)),
-        "seconds after which a worker that has not answered is given up; auto derives them from earlier answers, and "
-        "never gives up a Python function",
+        "seconds after which a worker that has not answered is given up; auto derives them from earlier answers",
         "auto",
         "S",
         MACHINE,

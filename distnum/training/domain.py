@@ -38,13 +38,13 @@ class Domain:
         trained = request.indices if len(request.indices) < len(x) else None
         if lower is None and upper is None and trained is None:
             return None
-        below = np.full_like(x, -np.inf) if lower is None else lower
-        above = np.full_like(x, np.inf) if upper is None else upper
+        below = np.full(len(x), -np.inf) if lower is None else lower
+        above = np.full(len(x), np.inf) if upper is None else upper
         if (wrong := np.flatnonzero((x < below) | (x > above))).size:
             index = int(wrong[0])
             raise InputError(
-                f"{request.form.entry_name(index)} is {x[index]:g} at the beginning, outside its bounds "
-                f"{below[index]:g} and {above[index]:g}."
+                f"{request.form.entry_name(index)} is {x[index]:.9g} at the beginning, outside its bounds "
+                f"{below[index]:.9g} and {above[index]:.9g}."
             )
         return cls(lower, upper, trained)
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
-from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -13,39 +12,50 @@ import numpy as np
 from distnum.common.errors import InputError
 from distnum.differentiation.options import Options, Request
 from distnum.differentiation.stencils.schemes import SCHEMES, get_scheme
+from distnum.evaluation.stores.digests import digest
 from distnum.training.config import Config
 
-__all__ = ["DERIVATIVE_OPTIONS", "identity_of_options", "split_options"]
+__all__ = ["DERIVATIVE_OPTIONS", "NETWORK_FIELDS", "identity_of_options", "split_options"]
 
 _FIELDS = {field.name for field in fields(Config)}
 _NOT_IN_TRAINING = {
     "f0": "the loss at the parameters changes with every step",
     "sparsity": "a loss is one number",
+    "dtype": "the parameters have one already",
+    "step_deadline": "a loss function has timeout, the seconds after which one evaluation is ended",
 }
+
+NETWORK_FIELDS = {"data", "hidden", "activation", "loss", "init", "init_std", "method"}
+"""Fields of a configuration that do not apply to a Python function."""
 
 DERIVATIVE_OPTIONS = set(Options.__annotations__) - _FIELDS - {"progress", *_NOT_IN_TRAINING}
 """Options of ``differentiate`` that ``train`` takes for functions in addition to the fields of ``Config``."""
 
 
-def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def split_options(options: Mapping[str, Any], scheme: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Fields of ``Config``, and options of ``differentiate`` that a configuration does not hold.
 
+    Args:
+        options: The options of a training.
+        scheme: The scheme of its configuration.
+
     Raises:
-        InputError: There is no such option, or it has no meaning in a training.
+        InputError: There is no such option, or it has no meaning in a training of a function.
     """
     for name, reason in _NOT_IN_TRAINING.items():
         if name in options:
             raise InputError(f"{name} is given, but {reason}; leave it out.")
-    known = _FIELDS | DERIVATIVE_OPTIONS
+    known = (_FIELDS - NETWORK_FIELDS - set(_NOT_IN_TRAINING)) | DERIVATIVE_OPTIONS
     for name in options:
         if name not in known:
             near = difflib.get_close_matches(name, sorted(known), 1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}."
-            raise InputError(f"{name!r} is no option of a training; {hint}")
+            raise InputError(f"{name!r} is no option of a training of a function; {hint}")
     of_config = {name: value for name, value in options.items() if name in _FIELDS}
     of_derivative = {name: value for name, value in options.items() if name not in _FIELDS}
     if "scheme" in options or "order" in options:
-        name = get_scheme(options.get("scheme", "central"), of_derivative.pop("order", None)).name
+        of_configuration = "central" if scheme.startswith("central") else scheme
+        name = get_scheme(options.get("scheme", of_configuration), of_derivative.pop("order", None)).name
         (of_config if name in SCHEMES else of_derivative)["scheme"] = name
         if name not in SCHEMES:
             of_config.pop("scheme", None)
@@ -56,30 +66,28 @@ def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
         of_derivative["h"] = of_config.pop("h")
     if not isinstance(options.get("workers", 0), (int, np.integer, str)):
         of_derivative["workers"] = of_config.pop("workers")
+        for name in ("address", "resources"):
+            if of_config.get(name) is not None:
+                raise InputError(f"{name} is {of_config[name]!r}, but workers has its own; leave one out.")
     return of_config, of_derivative
 
 
-def identity_of_options(request: Request) -> str:
-    """Options that decide the bits of a gradient and are not in a configuration, as text; "" if all have defaults.
+def identity_of_options(request: Request, given: Collection[str]) -> dict[str, str]:
+    """Options that decide the bits of a gradient and are not in a configuration, as texts by name.
 
-    Arrays are represented by a part of their checksum.
+    Arrays and other objects are represented by a part of a checksum.
+
+    Args:
+        request: What is differentiated.
+        given: Names of the options that are not in the configuration.
     """
-    parts = {"rel_step": request.rel_step, "x_scale": request.x_scale, "noise": request.noise}
-    parts |= {"lower": request.lower, "upper": request.upper}
-    if request.scheme.name not in SCHEMES:
-        parts["scheme"] = request.scheme.name
-    if request.h is not None and np.ndim(request.h) > 0 and np.ptp(request.h) > 0:
-        parts["h"] = request.h
-    if isinstance(request.h, str):
-        parts["h"] = request.h
-    if len(request.indices) < len(request.x):
-        parts["indices"] = request.indices
-    if request.on_error != "raise":
-        parts["on_error"] = request.on_error
-    return ", ".join(f"{name}={_as_text(value)}" for name, value in sorted(parts.items()) if value is not None)
-
-
-def _as_text(value: Any) -> str:
-    if isinstance(value, np.ndarray) and value.ndim:
-        return f"{len(value)} numbers {sha256(np.ascontiguousarray(value).tobytes()).hexdigest()[:12]}"
-    return str(value)
+    values = {"rel_step": request.rel_step, "x_scale": request.x_scale, "noise": request.noise, "h": request.h}
+    values |= {"bounds": (request.lower, request.upper), "indices": request.indices}
+    values |= {"args": request.call.args, "kwargs": dict(request.call.kwargs), "scheme": request.scheme.name}
+    identity = {}
+    for name in sorted(set(given) & set(values)):
+        try:
+            identity[name] = values[name] if isinstance(values[name], str) else digest(values[name]).hex()[:12]
+        except InputError:  # it has no bits that could be compared
+            identity[name] = "given"
+    return identity

@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distnum.common.arrays import Array
 from distnum.common.errors import DeadlineError, InputError, LostError, NotFiniteError, TrainingError
@@ -73,7 +74,7 @@ class FunctionPool(Closing):
             if request.store is not None:
                 self._backend = stack.enter_context(stored(self._backend, request.store))
             self._stack = stack.pop_all()
-        self._ends = np.inf if request.deadline is None else perf_counter() + request.deadline
+        self._ends: float | None = None
 
     _backend: Backend
 
@@ -96,25 +97,28 @@ class FunctionPool(Closing):
             Exception: With ``on_error="raise"``, the function's own.
         """
         self._step = step
+        if self._ends is None:  # the time for the workers' start and an estimate does not count
+            self._ends = perf_counter() + (np.inf if self._request.deadline is None else self._request.deadline)
         left_s = self._ends - perf_counter()
         if left_s <= 0:
-            raise DeadlineError(f"The deadline is over before step {step}.")
+            raise DeadlineError(f"The deadline of {self._request.deadline:g} s is over.")
         call = replace(self._request.call, step=step)
         deadline = None if self._request.deadline is None else left_s
         # A step that is given is not doubted anew in every step of the training.
         advises = not self._has_reported
         request = replace(self._request, x=np.array(params), call=call, deadline=deadline, advises=advises)
         derivative = self._derivative(request)
-        grad, n_unsettled = self._gradient(step, derivative)
+        grad, failed, n_unsettled = self._gradient(step, derivative)
         compute_s = derivative.evaluation_seconds / max(1, self.n_workers)
         return Gathered(
             grad.astype(params.dtype),
-            _number(derivative),
+            self._number(derivative),
             None,
             [],
             Timings(compute_s=compute_s, mean_compute_s=compute_s, busy=1.0),
             n_evaluations=derivative.n_evals + derivative.n_cached,
             n_unsettled=n_unsettled,
+            failed=failed if len(failed) else None,
         )
 
     def _derivative(self, request: Request) -> Derivative:
@@ -127,30 +131,33 @@ class FunctionPool(Closing):
             except InputError as error:
                 raise InputError(str(error).replace("fun returned", "the loss returned")) from error.__cause__
             except TrainingError as error:
-                if perf_counter() > self._ends:
-                    raise DeadlineError(str(error)) from None
+                if self._ends is not None and perf_counter() > self._ends:
+                    raise DeadlineError(f"The deadline of {self._request.deadline:g} s is over.") from None
                 if request.limits.raises:
                     raise
-                raise NotFiniteError(str(error)) from None  # no value at the parameters themselves
+                raise NotFiniteError(str(error)) from error  # no value at the parameters themselves
             if derivative.entries.n_missing(request.indices):
-                raise DeadlineError(f"The deadline is over in step {request.call.step}.")
+                raise DeadlineError(f"The deadline of {self._request.deadline:g} s is over.")
         return derivative
 
-    def _gradient(self, step: int, derivative: Derivative) -> tuple[Array, int]:
-        """The gradient, and the number of entries that are not settled; those are reported."""
-        _number(derivative)
+    def _gradient(self, step: int, derivative: Derivative) -> tuple[Array, NDArray[np.int64], int]:
+        """The gradient, indices without one, and the number of entries that are not settled; those are reported."""
+        self._number(derivative)
         indices = self._request.indices
         grad = np.zeros(len(self._request.x))
         grad[indices] = derivative.entries.gradient()[indices].real
         status = derivative.entries.status[0][indices]
-        failed = (status == Status.FAILED) | (status == Status.TIMEOUT)
-        grad[indices[failed]] = 0.0
-        self._report_failures(step, derivative, int(failed.sum()))
+        failed = indices[(status == Status.FAILED) | (status == Status.TIMEOUT)]
+        grad[failed] = 0.0
+        self._report_failures(step, derivative, len(failed))
         if not derivative.success and not self._has_reported:
             self._has_reported = True
             text = f"{derivative.message} Further steps are not reported; n_unsettled in the rows counts such entries."
             self._event(Event("not_settled", text, step))
-        return grad, int((~np.isin(status, list(SETTLED))).sum())
+        unsettled = ~np.isin(status, list(SETTLED))
+        if (status == Status.UNCHANGED).all():
+            unsettled[:] = True
+        return grad, failed, int(unsettled.sum())
 
     def _report_failures(self, step: int, derivative: Derivative, n_still: int) -> None:
         """Report failed evaluations: the first, the tenth, the hundredth, ..."""
@@ -192,6 +199,21 @@ class FunctionPool(Closing):
         n = request.n_evaluations
         return float(np.median(times)) * ceil(n / max(1, min(n, self.n_workers)))
 
+    def _number(self, derivative: Derivative) -> float:
+        """The loss.
+
+        Raises:
+            InputError: The function has not returned one real number.
+        """
+        value: Any = derivative.value
+        if derivative.value_form.size == 1 and not isinstance(value, dict):
+            number = complex(np.asarray(value).item())
+            # With the complex step, values at other points are complex.
+            if number.imag == 0 and (self._request.scheme.imaginary or not np.iscomplexobj(value)):
+                return number.real
+            raise InputError("the loss returned a complex number; it must return a real one.")
+        raise InputError(f"the loss returned {derivative.value_form}; it must return one real number.")
+
     def close(self) -> None:
         """End the workers that were started for this pool."""
         self._stack.close()
@@ -215,17 +237,3 @@ def _ray_backend(request: Request, config: Config, on_event: OnEvent) -> RayBack
         wait_s=config.wait_for_workers,
         on_event=on_event,
     )
-
-
-def _number(derivative: Derivative) -> float:
-    """The loss.
-
-    Raises:
-        InputError: The function has not returned one real number.
-    """
-    value: Any = derivative.value
-    if derivative.value_form.size == 1 and not isinstance(value, dict):
-        number = complex(np.asarray(value).item())
-        if number.imag == 0:  # with the complex step, values elsewhere are complex
-            return number.real
-    raise InputError(f"the loss returned {derivative.value_form}; it must return one real number.")

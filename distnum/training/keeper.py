@@ -97,8 +97,9 @@ class Keeper:
                 if str(error) != str(ended):  # else the caller reports it
                     log.warning(str(error))
             raise
-        if self.slices is not None and self._state.step >= self._job.config.steps:
-            self.slices.clear()
+        for unfinished in (self.slices, self.evaluations):
+            if unfinished is not None and self._state.step >= self._job.config.steps:
+                unfinished.clear()
 
     def record(self, step: Step) -> dict[str, Any]:
         """Keep a step: its row, with an evaluation if that is due, and a checkpoint if that is due; return the row."""

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import shutil
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
 
@@ -36,7 +37,6 @@ class KeptEvaluations:
 
     def __init__(self, folder: Path, written: Callable[[], None] = lambda: None) -> None:
         self._folder = folder
-        self._store = folder / "evaluations"
         self._written = written
         self._wanted = True
 
@@ -54,24 +54,34 @@ class KeptEvaluations:
         from distnum.evaluation.stores.backend import stored
         from distnum.evaluation.stores.identity import identity_of
 
-        if self._store.is_symlink():
-            raise InputError(f"{self._store} is a symbolic link; a run's own folders must not be.")
         began = perf_counter()
         try:
-            identity_of(call)
+            code = identity_of(call).code
         except InputError as error:
             log.warning("%s So the evaluations of a step are not kept, and a crash loses those of its step.", error)
             self._wanted = False
             yield backend
             return
-        finished = False
+        # Values of other code are not mixed with those of the present one.
+        store = self._folder / f"evaluations-{sha256(code.encode()).hexdigest()[:12]}"
+        if store.is_symlink():
+            raise InputError(f"{store} is a symbolic link; a run's own folders must not be.")
+        finished, is_new = False, not store.exists()
         try:
-            with stored(backend, self._store) as storing:
+            with stored(backend, store) as storing:
                 yield _Reporting(storing, self._written)
             finished = True
+        except InputError as error:
+            if "has changed" in str(error):
+                self.clear()
+                raise InputError(
+                    "the loss does not return the value that it had before the run stopped, so what was kept of the "
+                    "unfinished step is removed. Resume once more to compute the step anew."
+                ) from error
+            raise
         finally:
             self._wanted = perf_counter() - began > _LONG_S
-            if finished or not self._wanted:
+            if finished or (is_new and not self._wanted):
                 self.clear()
 
     def clear(self) -> None:

@@ -109,7 +109,9 @@ def run_steps(
                 try:
                     gathered = pool.compute(number, state.params, kept)
                 except NotFiniteError as error:
-                    raise NotFiniteError(f"Step {number:,}: {error} {_remedy(config, number, learning_rate)}") from None
+                    # An exception of the function, which is its cause, says more than a remedy.
+                    remedy = "" if error.__cause__ is not None else f" {_remedy(config, number, learning_rate)}"
+                    raise NotFiniteError(f"{str(error).rstrip('.')} (step {number:,}).{remedy}") from None
                 gathered_at = perf_counter()
                 _check_finite(job, number, learning_rate, gathered)
                 grad, grad_norm = clip(gathered.answers, config.clip_norm)
@@ -117,9 +119,12 @@ def run_steps(
                     params, optimizer_state = optimizer.update(
                         grad, state.optimizer_state, state.params, learning_rate, number
                     )
+                    if gathered.failed is not None:
+                        params[gathered.failed] = state.params[gathered.failed]
                     if job.domain is not None:
                         params = job.domain.project(params, state.params)
-        except DeadlineError:
+        except DeadlineError as error:
+            on_event(Event("deadline", f"{error} The training stops after step {state.step:,}.", number))
             return
         except NotFiniteError as error:
             if config.on_nonfinite == "stop":

@@ -25,9 +25,9 @@ from distnum.networks.propagation.objective import Propagation
 from distnum.storage.checkpoints import State, frozen
 from distnum.training.config import Config
 from distnum.training.domain import Domain
-from distnum.training.function_options import DERIVATIVE_OPTIONS, split_options
+from distnum.training.function_options import DERIVATIVE_OPTIONS, NETWORK_FIELDS, split_options
 from distnum.training.job import Job, optimizer_of
-from distnum.training.subject import NETWORK_FIELDS, FunctionSubject, NetworkSubject
+from distnum.training.subject import FunctionSubject, NetworkSubject
 from distnum.workers.pool import BatchAt
 
 __all__ = ["function_job", "network_job", "prepare"]
@@ -54,7 +54,7 @@ def prepare(
             raise InputError(f"{name} is {options[name]!r}, but a loss function is no network; leave it out.")
         if config is None:
             base = replace(base, h="auto")
-        fields, derivative = split_options(options)
+        fields, derivative = split_options(options, base.scheme)
         return function_job(loss, params, data, base.with_changes(fields), derivative)
     for name in sorted(DERIVATIVE_OPTIONS & set(options)):
         raise InputError(f"{name} is given, but a network is trained; it is an option for loss functions.")
@@ -154,11 +154,6 @@ def function_job(
     Raises:
         InputError: An argument cannot be used.
     """
-    if config.step_deadline != "auto":
-        raise InputError(
-            f"step_deadline is {config.step_deadline:g}, but a loss function has timeout: the seconds after which one "
-            "evaluation is ended; leave step_deadline out."
-        )
     h = None if config.h == "auto" else float(config.h)
     batches = _batches(data, config)
     options = {"scheme": config.scheme, "h": h, "progress": False, **(derivative or {})}
@@ -167,7 +162,7 @@ def function_job(
     objective = BlackBox(loss, request.form, len(request.x), config.scheme, h)
     return Job(
         config,
-        FunctionSubject(loss, request),
+        FunctionSubject(loss, request, frozenset(derivative or ())),
         objective,
         batches,
         _initial_state(config, request.x),

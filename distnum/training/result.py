@@ -88,7 +88,7 @@ class TrainResult:
             "n_params": sum(array.size for array in self.named_params.values()),
             "seconds": self.seconds,
             "test": test,
-            "config": self.config.to_dict(),
+            "config": self.subject.config_values(self.config),
             "versions": version_facts(),
             "machine": machine_facts(),
         }

@@ -101,6 +101,8 @@ def _check_same_job(run: RunFolder, job: Job, state: State, kept_identity: Mappi
         now, then = identity.get(name), kept_identity.get(name)
         if now == then:
             continue
+        if name == "derivative":
+            raise InputError(_about_options(now or {}, then or {}, f"{where} {{}} up to step {state.step}"))
         if name == "data_sha256":
             raise InputError(
                 f"data {job.config.data} is not what it was: {where} other arrays up to step {state.step} "
@@ -111,6 +113,16 @@ def _check_same_job(run: RunFolder, job: Job, state: State, kept_identity: Mappi
                 f"steps is {now}, but the cosine schedule of {run.name!r} was made for {then}; it must stay the same."
             )
         raise InputError(f"{name} is {now!r}, but {where} {then!r} up to step {state.step}; it must stay the same.")
+
+
+def _about_options(now: Mapping[str, str], then: Mapping[str, str], trained: str) -> str:
+    """What differs in the options of a function's derivative; ``trained`` has a place for what was given then."""
+    option = next(name for name in sorted({*now, *then}) if now.get(name) != then.get(name))
+    if option not in now:
+        return f"{option} is missing: {trained.format('it')}; give the same again."
+    if option not in then:
+        return f"{option} is given, but {trained.format('none')}; leave it out."
+    return f"{option} is not what it was: {trained.format('another one')}; it must stay the same."
 
 
 def planned_state(job: Job, run: RunFolder | None, state: State) -> State:

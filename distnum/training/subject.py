@@ -26,13 +26,10 @@ from distnum.networks.dense import Network
 from distnum.networks.metrics import Evaluation, evaluate
 from distnum.networks.model import model_header
 from distnum.training.config import Config
-from distnum.training.function_options import identity_of_options
+from distnum.training.function_options import NETWORK_FIELDS, identity_of_options
 from distnum.workers.pool import BatchAt
 
-__all__ = ["NETWORK_FIELDS", "FunctionSubject", "NetworkSubject", "Subject"]
-
-NETWORK_FIELDS = {"data", "hidden", "activation", "loss", "init", "init_std", "method"}
-"""Fields of a configuration that do not apply to a Python function."""
+__all__ = ["FunctionSubject", "NetworkSubject", "Subject"]
 
 
 class Subject(Protocol):
@@ -175,10 +172,17 @@ class NetworkSubject:
 
 @dataclass(frozen=True)
 class FunctionSubject:
-    """A Python function ``loss(params, batch)``, and how it is differentiated."""
+    """A Python function ``loss(params, batch)``, and how it is differentiated.
+
+    Attributes:
+        loss: The function.
+        request: How it is differentiated.
+        options: Names of the options of ``differentiate`` that are not in the configuration.
+    """
 
     loss: LossFunction
     request: Request
+    options: frozenset[str] = frozenset()
 
     network = None
     unequal_bits = "the function returns different numbers for the same parameters, or was changed"
@@ -239,7 +243,7 @@ class FunctionSubject:
         if len(self.form.names) > 1:
             names_and_shapes = zip(self.form.names, self.form.shapes, strict=True)
             facts["params"] = [f"{name} {shape}" for name, shape in names_and_shapes]
-        if how := identity_of_options(self.request):
+        if how := identity_of_options(self.request, self.options):
             facts["derivative"] = how
         return facts
 

@@ -88,7 +88,8 @@ def train(
         out: Folder or URI (``s3://bucket/run``) to keep the run in; None writes nothing. A relative folder
             is one of the working directory at the time of the call.
         resume: Continue the run in ``out`` from its newest checkpoint. If the run used a cluster or data at a
-            URI, give ``address`` or ``data`` again, as files do not decide what is connected to.
+            URI, give ``address`` or ``data`` again, as files do not decide what is connected to. Give the options of
+            a function's derivative again, too.
         config: Configuration to begin with instead of the defaults.
         progress: Show on the error stream what ``distnum train`` shows.
         on_prepared: Called before the workers start, with the job and the number of steps done before.

@@ -76,6 +76,7 @@ class Gathered:
         timings: Where the time went.
         n_evaluations: Number of evaluations; None if that is the same for every step.
         n_unsettled: Number of answers that are doubtful; None if that is not judged.
+        failed: Indices without an answer, whose parameters shall keep their values; None if there are none.
     """
 
     answers: Array
@@ -85,6 +86,7 @@ class Gathered:
     timings: Timings
     n_evaluations: int | None = None
     n_unsettled: int | None = None
+    failed: NDArray[np.int64] | None = None
 
 
 class KeptSlices(Protocol):

@@ -88,7 +88,7 @@ def test_a_loss_that_is_not_finite_names_the_parameter(bad: float) -> None:
 
     with pytest.raises(TrainingError, match=r"The function is (nan|inf) where w\[1, 2\] is moved"):
         distnum.gradient(f, x, h=1e-6)
-    with pytest.raises(TrainingError, match=r"Step 1: The function is (nan|inf) where w\[1, 2\] is moved"):
+    with pytest.raises(TrainingError, match=r"The function is (nan|inf) where w\[1, 2\] is moved .*\(step 1\)"):
         distnum.train(lambda p, batch: f(p), x, workers=0, steps=1)
 
 

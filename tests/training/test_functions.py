@@ -56,6 +56,18 @@ def test_bounds_are_kept_by_projection() -> None:
     assert points.max() <= 1
 
 
+def test_bounds_are_kept_in_single_precision() -> None:
+    farthest = [0.0]
+
+    def watched(w: np.ndarray, batch: Any) -> float:
+        farthest[0] = max(farthest[0], float(np.abs(w.astype(np.float64)).max()))
+        return -float(w.astype(np.float64).sum())
+
+    result = trained(watched, params=np.full(2, 0.05, np.float32), bounds=(-0.1, 0.1), steps=10)
+    assert result.params.dtype == np.float32
+    assert 0.0999 < farthest[0] <= 0.1
+
+
 def test_parameters_that_begin_outside_their_bounds_are_refused() -> None:
     with pytest.raises(InputError, match=r"params\[0\] is 0 at the beginning, outside its bounds 1 and 2"):
         trained(bounds=(1, 2))
@@ -122,7 +134,7 @@ def test_executors_maps_and_evaluators_give_the_same_bits(evaluator: distnum.Eva
     [
         ({"f0": 1.0}, "f0 is given, but the loss at the parameters changes with every step"),
         ({"sparsity": np.ones((1, 3))}, "sparsity is given, but a loss is one number"),
-        ({"on_eror": "nan"}, "'on_eror' is no option of a training; did you mean 'on_error'"),
+        ({"on_eror": "nan"}, "'on_eror' is no option of a training of a function; did you mean 'on_error'"),
         ({"order": 3}, "order is 3; for scheme 'central' it must be 2 or 4 or 6 or 8"),
         ({"timeout": 1.0}, "timeout is 1, but an evaluation in this process cannot be ended"),
         ({"step_deadline": 3}, "a loss function has timeout"),
@@ -187,7 +199,8 @@ def test_a_loss_that_changes_further_arguments_is_named(evaluator: distnum.Evalu
     [
         (np.zeros(2), r"the loss returned shape \(2,\); it must return one real number"),
         ({"a": 1.0}, "the loss returned"),
-        (1j, "the loss returned"),
+        (1j, "the loss returned a complex number"),
+        (1 + 0j, "the loss returned a complex number"),
         (None, "the loss returned None"),
     ],
     ids=str,
@@ -216,6 +229,28 @@ def test_failures_cost_one_parameter_of_one_step() -> None:
     assert "1 parameter keeps its value" in event["text"]
 
 
+@pytest.mark.parametrize("optimizer", ["momentum", "nesterov", "adam"])
+def test_a_parameter_without_a_derivative_keeps_its_value(optimizer: str) -> None:
+    now = {"params": np.zeros(3)}
+
+    def fails_in_step_3(w: np.ndarray, step: int) -> float:
+        if step == 3 and w[1] != now["params"][1]:
+            raise ValueError("no")
+        return loss(w, None)
+
+    values = []
+
+    def keep(step: Any, row: Any) -> None:
+        now["params"] = step.params
+        values.append(step.params[1])
+
+    options = {"data": lambda step: step, "optimizer": optimizer, "on_error": "nan", "weight_decay": 0.01}
+    trained(fails_in_step_3, **options, steps=4, on_step=keep)
+    assert values[0] != values[1]
+    assert values[1] == values[2]
+    assert values[2] != values[3]
+
+
 def test_differences_on_the_side_that_does_not_fail() -> None:
     def rises(w: np.ndarray, batch: Any) -> float:
         return failing(w, batch) - 6 * float(w[1])
@@ -238,7 +273,8 @@ def test_a_loss_without_a_value_is_skipped_if_that_is_asked_for() -> None:
     options = {"data": lambda step: step, "steps": 3, "on_error": "nan"}
     rows = trained(sometimes, on_nonfinite="skip", **options).metrics
     assert [row.get("skipped", False) for row in rows] == [False, True, False]
-    with pytest.raises(NotFiniteError, match="Step 2: The function has no value at params itself: ValueError: no data"):
+    no_value = r"The function has no value at params itself: ValueError: no data \(step 2\)\.$"
+    with pytest.raises(NotFiniteError, match=no_value):
         trained(sometimes, **options)
 
 
@@ -282,6 +318,7 @@ def test_a_deadline_ends_the_training_and_keeps_it(tmp_path: Path) -> None:
     assert not result.completed
     n_done = len(result.metrics)
     assert 0 < n_done < 20
+    assert result.events[-1]["event"] == "deadline"
     again = trained(slow, steps=n_done + 1, out=tmp_path / "run", resume=True)
     assert again.completed
     assert again.params_sha256 == trained(steps=n_done + 1).params_sha256
@@ -289,9 +326,28 @@ def test_a_deadline_ends_the_training_and_keeps_it(tmp_path: Path) -> None:
 
 def test_a_run_is_continued_with_the_same_options_only(tmp_path: Path) -> None:
     trained(steps=2, out=tmp_path / "run", bounds=(-5, 5))
-    with pytest.raises(InputError, match=r"derivative is None, but .* was trained with 'lower=.*upper="):
-        trained(steps=4, out=tmp_path / "run", resume=True)
-    assert trained(steps=4, out=tmp_path / "run", resume=True, bounds=(-5, 5)).completed
+    again = {"steps": 4, "out": tmp_path / "run", "resume": True}
+    with pytest.raises(
+        InputError, match=r"bounds is missing: .* was trained with it up to step 2; give the same again"
+    ):
+        trained(**again)
+    with pytest.raises(InputError, match="bounds is not what it was"):
+        trained(**again, bounds=(-5, 6))
+    with pytest.raises(InputError, match=r"indices is given, but .* was trained with none up to step 2; leave it out"):
+        trained(**again, bounds=(-5, 5), indices=[0, 1])
+    # Steps without a failure are the same whatever is done about failures.
+    assert trained(**again, bounds=(-5, 5), on_error="nan", retries=1).completed
+
+
+def test_arrays_of_equal_steps_and_arguments_are_compared_too(tmp_path: Path) -> None:
+    def power(w: np.ndarray, batch: Any, exponent: int) -> float:
+        return float(((w - TARGET) ** exponent).sum())
+
+    options = {"h": np.full(3, 0.1), "args": (2,), "out": tmp_path / "run"}
+    trained(power, **options, steps=2)
+    for changed in ({"h": np.full(3, 0.5)}, {"args": (4,)}):
+        with pytest.raises(InputError, match=f"{next(iter(changed))} is not what it was"):
+            trained(power, **{**options, **changed}, steps=4, resume=True)
 
 
 STOPPED = """
@@ -339,6 +395,35 @@ def test_a_killed_driver_loses_only_the_evaluations_in_flight(tmp_path: Path, wh
         printed.strip()
         == distnum.train(lambda w, batch: float(((w - 3) ** 2).sum()), np.zeros(20), steps=2, workers=0).params_sha256
     )
+    assert not (tmp_path / "run" / "unfinished").exists()
+
+
+CALLS = {"left": 0}
+
+
+def interrupted(w: np.ndarray, batch: Any) -> float:
+    if not CALLS["left"]:
+        raise KeyboardInterrupt
+    CALLS["left"] -= 1
+    time.sleep(0.06)  # each is given to the store by itself
+    return float(((w - 3) ** 2).sum())
+
+
+def test_what_is_kept_of_a_long_step_outlives_a_resumed_run_that_ends_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"params": np.zeros(10), "steps": 1, "out": tmp_path / "run"}
+    monkeypatch.setattr(kept_evaluations, "_LONG_S", 0.0)
+    CALLS["left"] = 8
+    with pytest.raises(KeyboardInterrupt):
+        trained(interrupted, **options)
+    monkeypatch.setattr(kept_evaluations, "_LONG_S", 1000.0)
+    CALLS["left"] = 1
+    with pytest.raises(KeyboardInterrupt):
+        trained(interrupted, **options, resume=True)
+    CALLS["left"] = 1000
+    assert trained(interrupted, **options, resume=True).completed
+    assert CALLS["left"] > 1000 - 21 + 6  # at least seven are not repeated
     assert not (tmp_path / "run" / "unfinished").exists()
 
 
