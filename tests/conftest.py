@@ -51,6 +51,8 @@ def ray_session() -> Iterator[None]:
             object_store_memory=200 * 2**20,
             _temp_dir=folder,
         )
+        # With Ray's handler, a copy of this process (fork) that has not begun yet does not end by SIGTERM.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         # Ray would log the end of an actor that one test has killed while another test runs.
         ray._private.worker._unhandled_error_handler = lambda error: None
         yield
