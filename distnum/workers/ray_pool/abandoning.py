@@ -28,11 +28,12 @@ def abandon(ray: Any) -> None:
         for owner in (ray._private.state.state, ray._private.worker.global_worker):
             for kept in list(vars(owner).values()):
                 _keep_forever(kept)
-    reference_class: Any = getattr(ray, "ObjectRef", None)  # None if another thread is importing Ray
-    for kept in gc.get_objects() if reference_class is not None else ():
-        # Deleting it would tell the raylet so, over the connection of the other process.
-        if isinstance(kept, reference_class):
-            _keep_forever(kept)
+    # While Ray is imported or started, there are no references. Its own processes then start as copies of this one.
+    if getattr(ray, "is_initialized", bool)():
+        for kept in gc.get_objects():
+            if isinstance(kept, ray.ObjectRef):
+                # Deleting it would tell the raylet so, over the connection of the other process.
+                _keep_forever(kept)
     if C_LIBRARY is not None and hasattr(C_LIBRARY, "on_exit"):
         # Called with the exit status, before the C++ library's own objects are deleted.
         C_LIBRARY.on_exit(C_LIBRARY._exit, None)
