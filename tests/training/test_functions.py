@@ -278,6 +278,7 @@ def test_a_loss_without_a_value_is_skipped_if_that_is_asked_for() -> None:
         trained(sometimes, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_hangs_and_crashes_on_workers_cost_their_points(tmp_path: Path) -> None:
     def trouble(w: np.ndarray, batch: Any) -> float:
@@ -367,7 +368,7 @@ print(result.params_sha256)
 """
 
 
-@pytest.mark.parametrize("where", ["run", "store"])
+@pytest.mark.parametrize("where", ["run", pytest.param("store", marks=pytest.mark.slow)])
 def test_a_killed_driver_loses_only_the_evaluations_in_flight(tmp_path: Path, where: str) -> None:
     script = STOPPED if where == "run" else STOPPED.replace("workers=0", "workers=0, store=sys.argv[1] + '/store'")
 
@@ -466,6 +467,7 @@ def test_short_steps_are_not_kept(tmp_path: Path) -> None:
 # --- estimates ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_the_function_is_estimated_on_a_worker_and_never_called_in_the_driver(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
