@@ -34,7 +34,7 @@ def adopt(theirs: ModuleType, left_out: Mapping[str, str], ours: dict[str, Any])
         ours: The names of a module of ours.
     """
     uses_distnum = pytest.mark.usefixtures("by_distnum")
-    for name in {case.partition(".")[0] for case in cases_of(vars(theirs)) - left_out.keys()}:
+    for name in sorted({case.partition(".")[0] for case in cases_of(vars(theirs)) - left_out.keys()}):
         thing = getattr(theirs, name)
         if isinstance(thing, type):
             without = {case.partition(".")[2]: None for case in left_out if case.startswith(name + ".")}
