@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,6 @@ from distnum.evaluation.forms import Form
 from distnum.evaluation.outcomes import Limits
 from distnum.evaluation.programs.folders import WorkFolders
 from distnum.evaluation.programs.in_folder import InFolder
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Options", "Request", "check_names"]
 

@@ -74,11 +74,9 @@ def unused(entries: Entries, form: Form) -> str:
     coordinates = entries.unchanged()
     if not len(coordinates):
         return ""
-    names = ", ".join(form.entry_name(one) for one in coordinates[:_MOST_NAMES].tolist())
-    more = f" and {len(coordinates) - _MOST_NAMES:,} more" if len(coordinates) > _MOST_NAMES else ""
     return (
         f"{len(coordinates):,} of {form.size:,} coordinates do not change the function's value, and have a derivative "
-        f"of zero: {names}{more}."
+        f"of zero: {_listed(coordinates, form)}."
     )
 
 
@@ -87,11 +85,15 @@ def undefined(base: NDArray[np.inexact], form: Form, value_form: ValueForm) -> s
     outputs = np.flatnonzero(~np.isfinite(base))
     if not len(outputs):
         return ""
-    names = ", ".join(value_form.entry_name(one) for one in outputs[:_MOST_NAMES].tolist())
-    more = f" and {len(outputs) - _MOST_NAMES:,} more" if len(outputs) > _MOST_NAMES else ""
     return (
-        f"The function is not finite at {form.what} itself in {len(outputs):,} of {len(base):,} outputs: {names}{more}."
+        f"The function is not finite at {form.what} itself in {len(outputs):,} of {len(base):,} outputs: "
+        f"{_listed(outputs, value_form)}."
     )
+
+
+def _listed(entries: NDArray[np.int64], form: Form | ValueForm) -> str:
+    names = ", ".join(form.entry_name(one) for one in entries[:_MOST_NAMES].tolist())
+    return f"{names} and {len(entries) - _MOST_NAMES:,} more" if len(entries) > _MOST_NAMES else names
 
 
 def differing(difference: float, what: str) -> str:

@@ -108,11 +108,12 @@ class FunctionPool(Closing):
         advises = not self._has_reported
         request = replace(self._request, x=np.array(params), call=call, deadline=deadline, advises=advises)
         derivative = self._derivative(request)
+        value = self._number(derivative)
         grad, failed, n_unsettled = self._gradient(step, derivative)
         compute_s = derivative.evaluation_seconds / max(1, self.n_workers)
         return Gathered(
             grad.astype(params.dtype),
-            self._number(derivative),
+            value,
             None,
             [],
             Timings(compute_s=compute_s, mean_compute_s=compute_s, busy=1.0),
@@ -142,7 +143,6 @@ class FunctionPool(Closing):
 
     def _gradient(self, step: int, derivative: Derivative) -> tuple[Array, NDArray[np.int64], int]:
         """The gradient, indices without one, and the number of entries that are not settled; those are reported."""
-        self._number(derivative)
         indices = self._request.indices
         grad = np.zeros(len(self._request.x))
         grad[indices] = derivative.entries.gradient()[indices].real

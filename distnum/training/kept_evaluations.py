@@ -9,11 +9,15 @@ from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 from distnum.common.errors import InputError
 from distnum.evaluation.call import FunctionCall
 from distnum.evaluation.outcomes import Backend, Limits, Outcomes
 from distnum.evaluation.points import Points
+
+if TYPE_CHECKING:
+    from distnum.evaluation.stores.backend import StoredBackend
 
 __all__ = ["KeptEvaluations"]
 
@@ -38,7 +42,7 @@ class KeptEvaluations:
     def __init__(self, folder: Path, written: Callable[[], None] = lambda: None) -> None:
         self._folder = folder
         self._written = written
-        self._wanted = True
+        self._wanted = self._has_key = True
 
     @contextlib.contextmanager
     def step(self, backend: Backend, call: FunctionCall) -> Iterator[Backend]:
@@ -48,28 +52,23 @@ class KeptEvaluations:
             backend: Who evaluates.
             call: The function, at this step.
         """
-        if not self._wanted:
+        if not (self._wanted and self._has_key):
             yield backend
             return
         from distnum.evaluation.stores.backend import stored
-        from distnum.evaluation.stores.identity import identity_of
+        from distnum.evaluation.stores.digests import code_digest
 
         began = perf_counter()
-        try:
-            code = identity_of(call).code
-        except InputError as error:
-            log.warning("%s So the evaluations of a step are not kept, and a crash loses those of its step.", error)
-            self._wanted = False
-            yield backend
-            return
         # Values of other code are not mixed with those of the present one.
-        store = self._folder / f"evaluations-{sha256(code.encode()).hexdigest()[:12]}"
+        code = sha256(code_digest(call.function).encode()).hexdigest()
+        store = self._folder / f"evaluations-{code[:12]}"
         if store.is_symlink():
             raise InputError(f"{store} is a symbolic link; a run's own folders must not be.")
         finished, is_new = False, not store.exists()
         try:
             with stored(backend, store) as storing:
-                yield _Reporting(storing, self._written)
+                self._look_for_key(storing, call)
+                yield _Reporting(storing, self._written) if self._has_key else backend
             finished = True
         except InputError as error:
             if "has changed" in str(error):
@@ -83,6 +82,13 @@ class KeptEvaluations:
             self._wanted = perf_counter() - began > _LONG_S
             if finished or (is_new and not self._wanted):
                 self.clear()
+
+    def _look_for_key(self, storing: StoredBackend, call: FunctionCall) -> None:
+        try:
+            storing.identity(call)
+        except InputError as error:
+            log.warning("%s So the evaluations of a step are not kept, and a crash loses those of its step.", error)
+            self._has_key = False
 
     def clear(self) -> None:
         """Remove what is kept."""

@@ -106,12 +106,7 @@ def run_steps(
         started = perf_counter()
         try:
             with single_threaded_blas():
-                try:
-                    gathered = pool.compute(number, state.params, kept)
-                except NotFiniteError as error:
-                    # An exception of the function, which is its cause, says more than a remedy.
-                    remedy = "" if error.__cause__ is not None else f" {_remedy(config, number, learning_rate)}"
-                    raise NotFiniteError(f"{str(error).rstrip('.')} (step {number:,}).{remedy}") from None
+                gathered = _computed(job, pool, state, number, learning_rate, kept)
                 gathered_at = perf_counter()
                 _check_finite(job, number, learning_rate, gathered)
                 grad, grad_norm = clip(gathered.answers, config.clip_norm)
@@ -119,10 +114,10 @@ def run_steps(
                     params, optimizer_state = optimizer.update(
                         grad, state.optimizer_state, state.params, learning_rate, number
                     )
-                    if gathered.failed is not None:
-                        params[gathered.failed] = state.params[gathered.failed]
-                    if job.domain is not None:
-                        params = job.domain.project(params, state.params)
+                if gathered.failed is not None:
+                    params[gathered.failed] = state.params[gathered.failed]
+                if job.domain is not None:
+                    params = job.domain.project(params, state.params)
         except DeadlineError as error:
             on_event(Event("deadline", f"{error} The training stops after step {state.step:,}.", number))
             return
@@ -159,6 +154,18 @@ def run_steps(
             timings=timings,
             n_unsettled=gathered.n_unsettled,
         )
+
+
+def _computed(
+    job: Job, pool: Pool, state: State, number: int, learning_rate: float, kept: KeptSlices | None
+) -> Gathered:
+    """The gradient of a step; an error of the function that concerns its values says the step, and a remedy."""
+    try:
+        return pool.compute(number, state.params, kept)
+    except NotFiniteError as error:
+        # An exception of the function, which is its cause, says more than a remedy.
+        remedy = "" if error.__cause__ is not None else f" {_remedy(job.config, number, learning_rate)}"
+        raise NotFiniteError(f"{str(error).rstrip('.')} (step {number:,}).{remedy}") from None
 
 
 def _rolled_back(safe: State, state: State, number: int, error: NotFiniteError, on_event: OnEvent) -> State:

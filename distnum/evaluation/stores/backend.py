@@ -24,7 +24,7 @@ __all__ = ["StoredBackend", "stored"]
 @contextlib.contextmanager
 def stored(
     backend: Backend, store: str | os.PathLike[str] | EvaluationStore, retry_failed: bool = False
-) -> Iterator[Backend]:
+) -> Iterator[StoredBackend]:
     """A backend with a store, which is closed at the end of the ``with`` block unless it was open.
 
     Args:
@@ -84,7 +84,7 @@ class StoredBackend:
             InputError: The function does not return the value that the store has, or has no key.
             TrainingError: The evaluation that is repeated has failed.
         """
-        request = StoredRequest(call, points, limits, describe, self._identity(call))
+        request = StoredRequest(call, points, limits, describe, self.identity(call))
         request.find(self._store, self._retry_failed)
         expected = self._check.expected(request)
         if expected is None:
@@ -96,8 +96,12 @@ class StoredBackend:
             request.misses = request.unreadable
             yield from self._new(request)
 
-    def _identity(self, call: FunctionCall) -> FunctionIdentity:
-        """Return the function's identity; found once for all rounds and steps, as its arguments may be large."""
+    def identity(self, call: FunctionCall) -> FunctionIdentity:
+        """Return the function's identity; found once for all rounds and steps, as its arguments may be large.
+
+        Raises:
+            InputError: The function, or an argument, has no key.
+        """
         if self._last is None or not call.is_of(self._last[0]):
             self._last = call, identity_of(call)
         identity = self._last[1]
