@@ -25,11 +25,8 @@ import distnum
 from benchmarks.networks import NetworkLoss, backpropagation, kinks_within, propagated, shrunk_digits
 from benchmarks.timing import interleaved, paired_ratio, spread
 from distnum.common.machine import single_threaded_blas
-from distnum.differentiation.black_box import BlackBox
-from distnum.evaluation.forms import Form
 from distnum.networks.dense import Network
 from distnum.networks.propagation.objective import Propagation
-from distnum.workers.ray_pool.pool import RayPool
 
 __all__ = ["compare_rivals", "print_rivals"]
 
@@ -123,15 +120,8 @@ def _black_box(setting: _Setting) -> Iterator[Gradient]:
 
 @contextlib.contextmanager
 def _black_box_on_ray(setting: _Setting) -> Iterator[Gradient]:
-    loss = setting.loss
-    form, params = Form.of(setting.params)
-    objective = BlackBox(lambda params, batch: loss(params), form, params.size, "central", H)
-    with RayPool(objective, _no_batch, N_PROCESSES) as pool:
-        yield lambda: pool.compute(1, params).answers
-
-
-def _no_batch(step: int) -> None:
-    return None
+    with distnum.Evaluator(N_PROCESSES) as workers:
+        yield lambda: distnum.gradient(setting.loss, setting.params, h=H, workers=workers)
 
 
 @contextlib.contextmanager

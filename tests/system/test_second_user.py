@@ -99,6 +99,7 @@ def test_another_user_can_open_nothing_of_a_training(tmp_path: Path, temporary: 
     assert not [file for file in tmp_path.rglob("*") if file.is_file() and SECRET.encode() in file.read_bytes()]
 
 
+@pytest.mark.slow
 def test_what_another_user_leaves_for_us_neither_leads_us_elsewhere_nor_stops_us(
     tmp_path: Path, temporary: Path
 ) -> None:

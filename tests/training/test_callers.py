@@ -293,6 +293,7 @@ print(json.dumps([result.params_sha256, max(most)]), file=answers)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_workers_and_their_logs_stand_a_misbehaving_function(tmp_path: Path) -> None:
     expected = distnum.train(lambda w, batch: float(np.sum((w - 3) ** 2)), np.zeros(6), steps=6, workers=0)
