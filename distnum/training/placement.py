@@ -7,6 +7,7 @@ from contextlib import suppress
 from functools import cache, partial
 from itertools import islice
 from time import perf_counter
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -16,7 +17,6 @@ from distnum.common.machine import n_cores, single_threaded_blas
 from distnum.networks.activations import CUSTOM
 from distnum.storage.checkpoints import State
 from distnum.training.fields import resources_of, workers_range
-from distnum.training.function_pool import FunctionPool
 from distnum.training.job import Job
 from distnum.training.kept_evaluations import KeptEvaluations
 from distnum.training.kept_process import process_kept
@@ -26,6 +26,9 @@ from distnum.workers.pool import Pool
 from distnum.workers.ray_pool.pool import RayPool, WorkerCounts
 from distnum.workers.serial_pool import SerialPool
 from distnum.workers.worker import Worker
+
+if TYPE_CHECKING:
+    from distnum.training.function_pool import FunctionPool
 
 __all__ = ["best_counts", "estimate_gradient_s", "estimate_step_s", "open_pool", "open_tiled_pool"]
 
@@ -115,8 +118,8 @@ def estimate_step_s(job: Job, pool: Pool, state: State, gradient_s: Callable[[],
         state: State that the training begins with.
         gradient_s: Returns the seconds of a gradient of a network on one core.
     """
-    if isinstance(pool, FunctionPool):
-        expected_s = pool.estimate_step_s(state.step + 1, state.params)
+    if isinstance(job.subject, FunctionSubject):
+        expected_s = cast("FunctionPool", pool).estimate_step_s(state.step + 1, state.params)
     else:
         overhead_s = 0.0 if job.config.workers == 0 else _CALL_S * pool.n_workers + _ROUND_TRIP_S
         expected_s = gradient_s() / (pool.n_threads * pool.n_workers) + overhead_s
@@ -150,6 +153,8 @@ def open_pool(
         TrainingError: The workers do not start.
     """
     if isinstance(job.subject, FunctionSubject):
+        from distnum.training.function_pool import FunctionPool  # networks need none of what it imports
+
         return FunctionPool(job.subject.request, job.config, on_event, kept)
     return open_tiled_pool(job, gradient_s, on_event)
 
